@@ -1,0 +1,4 @@
+_base_ = './retinanet_r34_fpn_mlbn-w4a4_1x_coco.py'
+
+model = dict(
+    quantization=dict(weight_quantizer=dict(bit_width=8), input_quantizer=dict(bit_width=8)))

@@ -1,0 +1,6 @@
+_base_ = './retinanet_r50_fpn_mlbn-w4a4_1x_coco.py'
+
+model = dict(
+    quantization=dict(weight_quantizer=dict(bit_width=2), input_quantizer=dict(bit_width=2)))
+
+optim_wrapper = dict(optimizer=dict(lr=0.001))

@@ -1,0 +1,86 @@
+"""A look for the annotation files and image folders of a config before anything is built."""
+
+from __future__ import annotations
+
+import os
+import os.path as osp
+from typing import Any, Iterator, NamedTuple, Sequence
+
+from mmengine.config import Config
+
+
+class DataFile(NamedTuple):
+    """A file or folder that a config names: the dotted key, and the path it comes to."""
+
+    key: str
+    path: str
+
+
+def check_data_files(cfg: Config, splits: Sequence[str] = ('train', 'val', 'test')) -> None:
+    """Check that the data of some splits are where a config says.
+
+    Looked at are ``ann_file`` and ``data_prefix`` of the datasets in ``{split}_dataloader``, inside
+    wrappers too, and ``ann_file`` of ``{split}_evaluator``. Datasets with a file backend other than
+    the local disk are left alone.
+
+    Args:
+        cfg: The config of a run.
+        splits: Those of ``'train'``, ``'val'`` and ``'test'`` that the run needs.
+
+    Raises:
+        FileNotFoundError: Something is missing. The message lists every key with its path and says
+            what to do.
+    """
+    missing = [file for file in _data_files(cfg, splits) if not osp.exists(file.path)]
+    if not missing:
+        return
+    lines = '\n'.join(f'  {file.key}: {file.path}' for file in missing)
+    first = missing[0].key
+    root = f'{first.split(".")[0]}.dataset.data_root'
+    raise FileNotFoundError(
+        f'Data that the config names are missing (relative paths are looked for from '
+        f'{os.getcwd()}):\n{lines}\n'
+        f'Link the data to where they are expected (ln -s /where/they/are data/NAME), or set the '
+        f'keys, for example --cfg-options {root}=/where/they/are/ . The ann_file of an evaluator '
+        'is not joined with data_root: set it as well.')
+
+
+def _data_files(cfg: Config, splits: Sequence[str]) -> Iterator[DataFile]:
+    """Yield the files and folders that the splits need."""
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader') or {}
+        yield from _dataset_files(loader.get('dataset'), f'{split}_dataloader.dataset')
+        yield from _evaluator_files(cfg.get(f'{split}_evaluator'), f'{split}_evaluator')
+
+
+def _dataset_files(dataset: Any, key: str) -> Iterator[DataFile]:
+    """Yield the files of a dataset, or of the datasets inside a wrapper."""
+    if not isinstance(dataset, dict) or not _is_local(dataset):
+        return
+    yield from _dataset_files(dataset.get('dataset'), f'{key}.dataset')
+    for index, inner in enumerate(dataset.get('datasets') or ()):
+        yield from _dataset_files(inner, f'{key}.datasets.{index}')
+    root = dataset.get('data_root') or ''
+    names = {'ann_file': dataset.get('ann_file')}
+    for name, prefix in (dataset.get('data_prefix') or {}).items():
+        names[f'data_prefix.{name}'] = prefix
+    for name, value in names.items():
+        if isinstance(value, str) and value and '://' not in value + root:
+            yield DataFile(f'{key}.{name}', osp.join(root, value))
+
+
+def _evaluator_files(evaluator: Any, key: str) -> Iterator[DataFile]:
+    """Yield the annotation files of an evaluator, which may be a list of metrics."""
+    if isinstance(evaluator, (list, tuple)):
+        for index, metric in enumerate(evaluator):
+            yield from _evaluator_files(metric, f'{key}.{index}')
+    elif isinstance(evaluator, dict) and _is_local(evaluator):
+        ann_file = evaluator.get('ann_file')
+        if isinstance(ann_file, str) and ann_file and '://' not in ann_file:
+            yield DataFile(f'{key}.ann_file', ann_file)
+
+
+def _is_local(node: dict) -> bool:
+    """Whether the files of a dataset or metric are read from the local disk."""
+    backend = node.get('backend_args') or {}
+    return backend.get('backend', 'local') in ('local', 'disk')

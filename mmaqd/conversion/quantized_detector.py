@@ -1,0 +1,43 @@
+"""The config type by which a detector is built quantized."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn as nn
+from mmengine.logging import print_log
+
+from mmaqd.registry import MODELS
+
+from .prepare import prepare
+from .report import format_table, quantization_table
+from .state_check import refuse_foreign_state
+
+_BLOCK_KEYS = ('weight_quantizer', 'input_quantizer', 'rules')
+
+
+@MODELS.register_module()
+def QuantizedDetector(detector: str, quantization: dict, **arguments: Any) -> nn.Module:  # noqa: N802
+    """Build an upstream detector and quantize its convs.
+
+    What is returned is an ordinary instance of ``detector``, so everything that works on that
+    works on it. A table of what was done is logged. Loading the checkpoint of another detector
+    into it, or one of other bit widths, is an error.
+
+    Args:
+        detector: Type of the detector, e.g. ``'RetinaNet'``.
+        quantization: ``weight_quantizer``, ``input_quantizer`` and ``rules``, as
+            :func:`mmaqd.conversion.prepare` takes them.
+        **arguments: The detector's own arguments.
+
+    Raises:
+        ValueError: ``quantization`` has an unknown key, or see :func:`prepare`.
+    """
+    unknown = sorted(set(quantization) - {*_BLOCK_KEYS, '_scope_'})
+    if unknown:
+        raise ValueError(f'model.quantization: unknown key(s) {", ".join(unknown)}; known are '
+                         f'{", ".join(_BLOCK_KEYS)}.')
+    block = {key: quantization[key] for key in _BLOCK_KEYS if key in quantization}
+    model = prepare(MODELS.build(dict(type=detector, **arguments)), **block)
+    refuse_foreign_state(model)
+    print_log(f'{detector}, quantized:\n{format_table(quantization_table(model))}', 'current')
+    return model

@@ -1,0 +1,68 @@
+"""What was really quantized, read off the model."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+import torch.nn as nn
+from terminaltables import AsciiTable
+
+from mmaqd.layers import QuantConv2d
+
+_FLOAT_BITS = 32
+
+
+@dataclass(frozen=True)
+class LayerQuantization:
+    """One module with weights, as it is.
+
+    Attributes:
+        module: Name in the model.
+        weight_bits: Bits of a weight, 32 for float.
+        input_bits: Bits of an input value, 32 for float.
+        granularity: ``'per_tensor'`` or ``'per_channel'`` of the weights, None for float.
+        weight_quantizer: Class name, None for float.
+        input_quantizer: Class name, None for float.
+        num_weights: Number of weights, without the bias.
+    """
+
+    module: str
+    weight_bits: int
+    input_bits: int
+    granularity: Optional[str]
+    weight_quantizer: Optional[str]
+    input_quantizer: Optional[str]
+    num_weights: int
+
+
+def quantization_table(model: nn.Module) -> list[LayerQuantization]:
+    """One row for every conv and every other module with a weight matrix, in module order."""
+    return [
+        _row(name, module) for name, module in model.named_modules()
+        if getattr(module._parameters.get('weight'), 'ndim', 0) >= 2
+    ]
+
+
+def format_table(rows: list[LayerQuantization]) -> str:
+    """``rows`` as text."""
+    header = ['module', 'weight bits', 'input bits', 'granularity', 'weights']
+    lines = [[row.module, row.weight_bits, row.input_bits, row.granularity or '-', row.num_weights]
+             for row in rows]
+    return AsciiTable([header, *lines]).table
+
+
+def _row(name: str, module: nn.Module) -> LayerQuantization:
+    weight = inputs = None
+    if isinstance(module, QuantConv2d):
+        weight, inputs = module.weight_quantizer, module.input_quantizer
+    granularity = None
+    if weight is not None:
+        granularity = 'per_channel' if weight.interval.dim() else 'per_tensor'
+    return LayerQuantization(
+        module=name,
+        weight_bits=weight.bit_width if weight is not None else _FLOAT_BITS,
+        input_bits=inputs.bit_width if inputs is not None else _FLOAT_BITS,
+        granularity=granularity,
+        weight_quantizer=type(weight).__name__ if weight is not None else None,
+        input_quantizer=type(inputs).__name__ if inputs is not None else None,
+        num_weights=module.weight.numel())

@@ -1,0 +1,3 @@
+from .hooks import EpochSeedHook, InitializeIntervalsHook, LogIntervalsHook, seed_worker
+
+__all__ = ['EpochSeedHook', 'InitializeIntervalsHook', 'LogIntervalsHook', 'seed_worker']

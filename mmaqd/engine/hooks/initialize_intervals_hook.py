@@ -1,0 +1,36 @@
+"""Start the intervals from the training data, before training."""
+from __future__ import annotations
+
+from itertools import islice
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from mmaqd.quantizers import calibrate
+from mmaqd.registry import HOOKS
+
+
+@HOOKS.register_module()
+class InitializeIntervalsHook(Hook):
+    """Starts the intervals that have no value yet from a few training batches.
+
+    It runs after the checkpoint is loaded, so a model that starts from a float checkpoint is
+    calibrated and one that resumes is left alone.
+
+    Args:
+        num_batches: Number of training batches to look at, at least 1.
+    """
+
+    def __init__(self, num_batches: int = 4) -> None:
+        if num_batches < 1:
+            raise ValueError('InitializeIntervalsHook: num_batches must be at least 1, but got '
+                             f'{num_batches}.')
+        self.num_batches = num_batches
+
+    def before_train(self, runner: Runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        started = calibrate(model, islice(runner.train_dataloader, self.num_batches))
+        if started:
+            runner.logger.info(f'Started {started} quantization intervals from '
+                               f'{self.num_batches} training batches.')

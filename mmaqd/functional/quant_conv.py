@@ -1,0 +1,170 @@
+"""Convolution with fake-quantized weights and input, fused so that training saves no copies.
+
+Composed from elementwise operations, a quantized conv keeps its quantized input, its quantized
+weights and several masks for the backward pass. Here only the input (which the ReLU in front keeps
+anyway) and the parameters are saved; the quantized tensors are computed again in the backward pass.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .kernels import FakeQuantizeKernel, compute_dtype
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """Arguments of a 2-d convolution, each pair as (height, width), zero padding."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def backward(self, grad: Tensor, x: Tensor, weight: Tensor, has_bias: bool,
+                 needs: tuple[bool, bool, bool]) -> tuple[Optional[Tensor], ...]:
+        return torch.ops.aten.convolution_backward(
+            grad, x, weight, [weight.shape[0]] if has_bias else None, self.stride, self.padding,
+            self.dilation, False, (0, 0), self.groups, needs)
+
+
+class QuantizedWeight:
+    """The quantized values of a weight, kept for the calls of a conv that share them.
+
+    A head applies its convs to every pyramid level. The levels' calls are given one object of this
+    class, so the weights are quantized once in the forward pass and once in the backward pass.
+    :meth:`release` frees the values in between.
+    """
+
+    def __init__(self) -> None:
+        self._values: Optional[Tensor] = None
+
+    def get(self, compute: Callable[[], Tensor]) -> Tensor:
+        """The kept values; ``compute`` is called where there are none."""
+        if self._values is None:
+            self._values = compute()
+        return self._values
+
+    def release(self) -> None:
+        """Forget the values; they are computed again when they are next asked for."""
+        self._values = None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    geometry: ConvGeometry
+    input_kernel: Optional[FakeQuantizeKernel]
+    weight_kernel: Optional[FakeQuantizeKernel]
+    num_input_parameters: int
+    dtype: torch.dtype
+    shared: Optional[QuantizedWeight]
+
+    def input_values(self, x: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+        return _apply(self.input_kernel, x, parameters).to(self.dtype)
+
+    def weight_values(self, weight: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+
+        def compute() -> Tensor:
+            return _apply(self.weight_kernel, weight, parameters).to(self.dtype)
+
+        return compute() if self.shared is None else self.shared.get(compute)
+
+
+def _apply(kernel: Optional[FakeQuantizeKernel], x: Tensor,
+           parameters: tuple[Tensor, ...]) -> Tensor:
+    return x if kernel is None else kernel.forward(compute_dtype(x), *parameters)
+
+
+def _gradients(kernel: Optional[FakeQuantizeKernel], grad: Optional[Tensor], x: Tensor,
+               parameters: tuple[Tensor, ...]) -> tuple[Optional[Tensor], ...]:
+    """Gradients of ``x`` and the parameters from that of the quantized ``x``."""
+    if grad is None:
+        return (None, ) * (1 + len(parameters))
+    if kernel is None:
+        return (grad.to(x.dtype), )
+    grad_x, *rest = kernel.backward(compute_dtype(grad), compute_dtype(x), *parameters)
+    return (grad_x.to(x.dtype), *rest)
+
+
+class _QuantConv2d(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, x: Tensor, weight: Tensor, bias: Optional[Tensor],
+                *parameters: Tensor) -> Tensor:
+        ctx.plan = plan
+        ctx.save_for_backward(x, weight, bias, *parameters)
+        split = plan.num_input_parameters
+        return plan.geometry.forward(
+            plan.input_values(x, parameters[:split]),
+            plan.weight_values(weight, parameters[split:]),
+            None if bias is None else bias.to(plan.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
+        plan: _Plan = ctx.plan
+        x, weight, bias, *rest = ctx.saved_tensors
+        split = plan.num_input_parameters
+        of_input, of_weight = tuple(rest[:split]), tuple(rest[split:])
+        needed = ctx.needs_input_grad[1:]
+        needs_input = needed[0] or any(needed[3:3 + split])
+        needs_weight = needed[1] or any(needed[3 + split:])
+        grad_x, grad_w, grad_b = plan.geometry.backward(
+            grad, plan.input_values(x, of_input), plan.weight_values(weight, of_weight),
+            bias is not None, (needs_input, needs_weight, bias is not None and needed[2]))
+        grad_x, *grads_input = _gradients(plan.input_kernel, grad_x, x, of_input)
+        grad_w, *grads_weight = _gradients(plan.weight_kernel, grad_w, weight, of_weight)
+        grad_b = None if grad_b is None else grad_b.to(bias.dtype)
+        return (None, grad_x, grad_w, grad_b, *grads_input, *grads_weight)
+
+
+def quant_conv2d(x: Tensor,
+                 weight: Tensor,
+                 bias: Optional[Tensor],
+                 geometry: ConvGeometry,
+                 *,
+                 input_kernel: Optional[FakeQuantizeKernel] = None,
+                 input_parameters: tuple[Tensor, ...] = (),
+                 weight_kernel: Optional[FakeQuantizeKernel] = None,
+                 weight_parameters: tuple[Tensor, ...] = (),
+                 shared: Optional[QuantizedWeight] = None) -> Tensor:
+    """conv2d(Q_x(x), Q_w(weight)) + bias.
+
+    The same numbers, forward and backward, as :func:`mmaqd.functional.fake_quantize` on both
+    operands followed by ``conv2d``. Kernels compute in float32 (or float64); under autocast the
+    conv itself runs in the autocast dtype.
+
+    Args:
+        x: (N, C_in, H, W).
+        weight: (C_out, C_in / groups, K_h, K_w).
+        bias: (C_out,) or None; never quantized.
+        geometry: Stride, padding, dilation, groups.
+        input_kernel: Quantization of ``x``; None leaves it as it is.
+        input_parameters: Learned tensors of ``input_kernel``.
+        weight_kernel: Quantization of ``weight``; None leaves it as it is.
+        weight_parameters: Learned tensors of ``weight_kernel``.
+        shared: Keeps the quantized weights for further calls with the same weight.
+
+    Returns:
+        (N, C_out, H_out, W_out).
+    """
+    plan = _Plan(geometry, input_kernel, weight_kernel, len(input_parameters),
+                 _conv_dtype(x, weight), shared)
+    return _QuantConv2d.apply(plan, x, weight, bias, *input_parameters, *weight_parameters)
+
+
+def _conv_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
+    device = x.device.type
+    if device == 'cpu':
+        enabled, dtype = torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype
+    else:
+        enabled, dtype = torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype
+    return dtype() if enabled else weight.dtype

@@ -1,0 +1,102 @@
+"""Convolution with quantizers for its weights and its input."""
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Iterator, Optional, Union
+
+import torch.nn as nn
+from torch import Tensor
+
+from mmaqd.functional import ConvGeometry, QuantizedWeight, quant_conv2d
+from mmaqd.quantizers import build_quantizer
+from mmaqd.registry import MODELS
+
+QuantizerCfg = Union[dict, nn.Module, None]
+
+
+@MODELS.register_module()
+class QuantConv2d(nn.Conv2d):
+    """A :class:`torch.nn.Conv2d` that quantizes its weights and its input.
+
+    ``weight`` and ``bias`` keep their names, so that float checkpoints load. The bias is not
+    quantized.
+
+    Args:
+        *args, **kwargs: As for :class:`torch.nn.Conv2d`.
+        weight_quantizer: Config or quantizer for the weights; None leaves them in float.
+        input_quantizer: Config or quantizer for the input; None leaves it as it is.
+
+    Shape:
+        input (N, C_in, H, W), output (N, C_out, H_out, W_out).
+    """
+
+    def __init__(self,
+                 *args: Any,
+                 weight_quantizer: QuantizerCfg = None,
+                 input_quantizer: QuantizerCfg = None,
+                 **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._set_quantizers(weight_quantizer, input_quantizer)
+
+    @classmethod
+    def from_conv(cls,
+                  conv: nn.Conv2d,
+                  weight_quantizer: QuantizerCfg = None,
+                  input_quantizer: QuantizerCfg = None) -> QuantConv2d:
+        """The quantized twin of ``conv``, which shares its parameters."""
+        quant_conv = cls(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
+            conv.dilation, conv.groups, conv.bias is not None, conv.padding_mode, device='meta',
+            weight_quantizer=weight_quantizer, input_quantizer=input_quantizer)
+        quant_conv.weight = conv.weight
+        quant_conv.bias = conv.bias
+        quant_conv.train(conv.training)
+        return quant_conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self._is_fused:
+            return self._forward_composed(x)
+        weight, inputs = self.weight_quantizer, self.input_quantizer
+        return quant_conv2d(
+            x, self.weight, self.bias, self._geometry,
+            input_kernel=inputs and inputs.kernel,
+            input_parameters=inputs.kernel_parameters if inputs else (),
+            weight_kernel=weight and weight.kernel,
+            weight_parameters=weight.kernel_parameters if weight else (),
+            shared=self._shared_weight)
+
+    @contextmanager
+    def quantize_weight_once(self) -> Iterator[None]:
+        """Within the block the weights must not change; they are quantized once for all calls."""
+        self._shared_weight = QuantizedWeight()
+        try:
+            yield
+        finally:
+            self._shared_weight.release()
+            self._shared_weight = None
+
+    def _forward_composed(self, x: Tensor) -> Tensor:
+        """Quantizers, then conv: while calibrating and for padding that is not zeros."""
+        if self.input_quantizer is not None:
+            x = self.input_quantizer(x)
+        weight = self.weight
+        if self.weight_quantizer is not None:
+            weight = self.weight_quantizer(weight)
+        return self._conv_forward(x, weight, self.bias)
+
+    @property
+    def _is_fused(self) -> bool:
+        calibrating = any(quantizer is not None and quantizer.calibrating
+                          for quantizer in (self.weight_quantizer, self.input_quantizer))
+        zero_padding = self.padding_mode == 'zeros' and not isinstance(self.padding, str)
+        return zero_padding and not calibrating
+
+    @property
+    def _geometry(self) -> ConvGeometry:
+        return ConvGeometry(self.stride, self.padding, self.dilation, self.groups)
+
+    def _set_quantizers(self, weight: QuantizerCfg, inputs: QuantizerCfg) -> None:
+        self.weight_quantizer: Optional[nn.Module] = build_quantizer(
+            weight, num_channels=self.out_channels)
+        self.input_quantizer: Optional[nn.Module] = build_quantizer(inputs)
+        self._shared_weight: Optional[QuantizedWeight] = None

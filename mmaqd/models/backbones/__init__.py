@@ -1,0 +1,3 @@
+from .fold_input_std import FoldInputStd
+
+__all__ = ['FoldInputStd']

@@ -1,0 +1,73 @@
+"""The mechanism by which a dense head that is shared over the pyramid becomes multi-level."""
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any, Sequence
+
+from mmdet.models.utils import multi_apply
+from torch import Tensor
+
+from mmaqd.layers import MultiLevelBN, QuantConv2d
+
+
+class MultiLevelHeadMixin:
+    """Tells the layers of a shared dense head which pyramid level they are working on.
+
+    Put it in front of an upstream head whose ``forward`` applies ``forward_single`` to each
+    feature map. :attr:`per_level_attributes` names what ``forward_single`` takes besides the
+    feature map::
+
+        @MODELS.register_module()
+        class AQDGFLHead(MultiLevelHeadMixin, GFLHead):
+            per_level_attributes = ('scales', )
+
+    With ``norm_cfg=dict(type='mmaqd.MultiLevelBN', num_levels=5)`` the towers normalize each level
+    by its own statistics. The weights of the shared convs are quantized once a forward, not once a
+    level. With another ``norm_cfg`` the head computes what the upstream head does.
+    """
+
+    #: Names of the attributes of the head with one item per level, in ``forward_single``'s order.
+    per_level_attributes: tuple[str, ...] = ()
+
+    def forward(self, feats: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
+        """Apply ``forward_single`` to every pyramid level.
+
+        Args:
+            feats: One feature map per level, each (N, C, H_i, W_i).
+
+        Returns:
+            What the upstream head returns: one list over the levels for each kind of prediction.
+
+        Raises:
+            ValueError: A normalization layer has another number of levels than ``feats``.
+        """
+        norms = self._multi_level_norms(len(feats))
+        extras = [getattr(self, name) for name in self.per_level_attributes]
+        with ExitStack() as stack:
+            for module in self.modules():
+                if isinstance(module, QuantConv2d):
+                    stack.enter_context(module.quantize_weight_once())
+            return multi_apply(self._forward_level, range(len(feats)), feats, *extras, norms=norms)
+
+    def _forward_level(self, level: int, x: Tensor, *extras: Any,
+                       norms: Sequence[MultiLevelBN]) -> tuple[Tensor, ...]:
+        for norm in norms:
+            norm.level = level
+        try:
+            return self.forward_single(x, *extras)
+        finally:
+            for norm in norms:
+                norm.level = None
+
+    def _multi_level_norms(self, num_feats: int) -> list[MultiLevelBN]:
+        norms = []
+        for name, module in self.named_modules():
+            if not isinstance(module, MultiLevelBN):
+                continue
+            if module.num_levels != num_feats:
+                raise ValueError(
+                    f'{type(self).__name__}.{name} has num_levels={module.num_levels}, but the '
+                    f'head got {num_feats} feature maps. Set num_levels in the head\'s norm_cfg '
+                    'to num_outs of the neck.')
+            norms.append(module)
+        return norms

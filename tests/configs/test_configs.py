@@ -1,0 +1,202 @@
+"""The config files: names, what low-bit configs change in their float twins, links, metafiles."""
+from __future__ import annotations
+
+import ast
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+EVERY = sorted(
+    path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob('*/*.py')
+    if path.parent.name != '_base_')
+COCO = [name for name in EVERY if name.split('/')[0] in ('retinanet', 'fcos', 'atss')]
+NAME = re.compile(
+    r'(?P<detector>retinanet|fcos|atss)_r(?P<depth>18|34|50)_fpn_mlbn'
+    r'(?P<bits>-w(?P<w>[2-8])a(?P<a>[2-8]))?_(?P<schedule>[a-z0-9]+)_(?P<data>[a-z0-9]+)\.py')
+CLASSES = dict(retinanet='RetinaNet', fcos='FCOS', atss='ATSS')
+
+
+@lru_cache(maxsize=None)
+def load(name: str) -> Config:
+    return Config.fromfile(CONFIGS / name)
+
+
+def parse_name(name: str) -> dict[str, str]:
+    match = NAME.fullmatch(Path(name).name)
+    assert match, f'{name} does not follow the pattern of configs/README.md'
+    return match.groupdict()
+
+
+LOW_BIT = [name for name in EVERY if '-w' in name]
+FLOAT = [name for name in EVERY if '-w' not in name]
+
+
+def twin_of(name: str) -> str:
+    """The float config of the same detector, backbone and data; its schedule may be another."""
+    start, end = name.split('-w')[0] + '_', '_' + name.split('_')[-1]
+    twins = [twin for twin in FLOAT if twin.startswith(start) and twin.endswith(end)]
+    assert len(twins) == 1, f'{name} must have one float twin, but has {twins}'
+    return twins[0]
+
+
+def test_the_promised_configs_exist():
+    bits = ['', '-w8a8', '-w4a4', '-w3a3', '-w2a2']
+    promised = {
+        f'{detector}/{detector}_r{depth}_fpn_mlbn{b}_1x_coco.py'
+        for detector in ('retinanet', 'fcos')
+        for depth in (18, 34, 50)
+        for b in bits
+    }
+    promised |= {f'atss/atss_r18_fpn_mlbn{b}_1x_coco.py' for b in ('', '-w4a4')}
+    assert set(COCO) == promised
+
+
+@pytest.mark.parametrize('name', EVERY)
+def test_name_says_what_the_config_is(name):
+    fields, config = parse_name(name), load(name)
+    model = config.model
+    assert model.backbone.depth == int(fields['depth'])
+    assert model.bbox_head.norm_cfg.type in ('mmaqd.MultiLevelBN', 'mmaqd.MultiLevelSyncBN')
+    if fields['bits'] is None:
+        assert model.type == CLASSES[fields['detector']]
+        assert 'quantization' not in model
+        return
+    assert model.type == 'mmaqd.QuantizedDetector'
+    assert model.detector == CLASSES[fields['detector']]
+    assert model.quantization.weight_quantizer.bit_width == int(fields['w'])
+    assert model.quantization.input_quantizer.bit_width == int(fields['a'])
+
+
+@pytest.mark.parametrize('name', EVERY)
+def test_full_bn_structure(name):
+    model = load(name).model
+    assert all(float(mean).is_integer() for mean in model.data_preprocessor.mean)
+    assert set(model.data_preprocessor.std) == {1}
+    assert model.data_preprocessor.bgr_to_rgb is True
+    assert model.backbone.get('frozen_stages', -1) == -1
+    assert model.backbone.norm_eval is False
+    assert model.backbone.norm_cfg.requires_grad is True
+    assert model.neck.norm_cfg.type == model.backbone.norm_cfg.type
+    assert model.neck.act_cfg == dict(type='ReLU')
+    assert model.bbox_head.norm_cfg.num_levels == model.neck.num_outs
+
+
+@pytest.mark.parametrize('name', EVERY)
+def test_resume_is_exact_by_config(name):
+    config = load(name)
+    assert config.default_scope == 'mmdet'
+    assert config.custom_imports == dict(imports=['mmaqd'], allow_failed_imports=False)
+    assert 'mmaqd.EpochSeedHook' in [hook.type for hook in config.custom_hooks]
+    assert config.train_dataloader.worker_init_fn == dict(type='mmaqd.seed_worker')
+    assert config.train_dataloader.persistent_workers is False
+    assert isinstance(config.randomness.seed, int)
+
+
+@pytest.mark.parametrize('name', LOW_BIT)
+def test_low_bit_model_is_its_float_twin_quantized(name):
+    low, twin = load(name), load(twin_of(name))
+    own = dict(low.model)
+    assert own.pop('type') == 'mmaqd.QuantizedDetector'
+    assert own.pop('detector') == twin.model.type
+    own.pop('quantization')
+    assert own == {key: value for key, value in twin.model.items() if key != 'type'}
+
+
+@pytest.mark.parametrize('name', LOW_BIT)
+def test_low_bit_config_starts_from_its_float_twin(name):
+    load_from = load(name).load_from
+    assert Path(load_from).parent == Path('work_dirs', Path(twin_of(name)).stem)
+    hooks = {hook.type for hook in load(name).custom_hooks}
+    assert 'mmaqd.InitializeIntervalsHook' in hooks
+
+
+@pytest.mark.parametrize('name', COCO)
+def test_recipe(name):
+    config, bits = load(name), parse_name(name)['w']
+    assert config.optim_wrapper.optimizer.type == 'SGD'
+    assert config.optim_wrapper.optimizer.lr == {
+        None: 0.01,
+        '8': 0.002,
+        '4': 0.002,
+        '3': 0.001,
+        '2': 0.001
+    }[bits]
+    assert config.auto_scale_lr.base_batch_size == 16
+    assert config.train_cfg.max_epochs == 12
+    assert config.model.data_preprocessor.mean == [124, 116, 104]
+    init = config.model.backbone.init_cfg
+    assert init.type == 'mmaqd.FoldInputStd'
+    assert init.checkpoint == f'torchvision://resnet{config.model.backbone.depth}'
+    assert init.std == [58.395, 57.12, 57.375]
+    if bits is not None:
+        assert config.load_from.endswith('/epoch_12.pth')
+        assert [hook.type for hook in config.custom_hooks] == [
+            'mmaqd.EpochSeedHook', 'mmaqd.InitializeIntervalsHook', 'mmaqd.LogIntervalsHook'
+        ]
+
+
+def _bases(path: Path) -> list[str]:
+    """The expressions of the `_base_` line, as written."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == '_base_':
+            items = node.value.elts if isinstance(node.value, ast.List) else [node.value]
+            return [ast.unparse(item) for item in items]
+    return []
+
+
+def _depth(path: Path) -> int:
+    """How many of our own files stand above a config."""
+    ours = [ast.literal_eval(base) for base in _bases(path) if base[0] in '\'"']
+    return max((1 + _depth(path.parent / base) for base in ours), default=0)
+
+
+@pytest.mark.parametrize('name', EVERY)
+def test_inheritance_is_short_and_needs_no_pkg_resources(name):
+    path = CONFIGS / name
+    assert _depth(path) <= 4
+    assert not [base for base in _bases(path) if '::' in base]
+
+
+@pytest.mark.parametrize('name', [name for name in COCO if '-w' in name])
+def test_low_bit_config_is_short(name):
+    assert len((CONFIGS / name).read_text().splitlines()) <= 30
+
+
+@pytest.mark.parametrize('folder', ['retinanet', 'fcos', 'atss'])
+def test_metafile_lists_every_config_with_its_float_model(folder):
+    metafile = yaml.safe_load((CONFIGS / folder / 'metafile.yml').read_text())
+    collections = {collection['Name'] for collection in metafile['Collections']}
+    models = {model['Name']: model for model in metafile['Models']}
+    names = [name for name in COCO if name.startswith(folder + '/')]
+    assert sorted(models) == sorted(Path(name).stem for name in names)
+    for name in names:
+        model, bits = models[Path(name).stem], parse_name(name)['w']
+        assert model['In Collection'] in collections
+        assert model['Config'] == f'configs/{name}'
+        assert model['Metadata']['Weight Bits'] == int(bits or 32)
+        assert model['Weights'] == f'work_dirs/{Path(name).stem}/epoch_12.pth'
+        assert 'Results' not in model, 'only what was measured with this code'
+        if bits is not None:
+            twin = models[model['Float Model']['Name']]
+            assert twin['Config'] == model['Float Model']['Config'] == f'configs/{twin_of(name)}'
+            assert load(name).load_from == model['Float Model']['Weights'] == twin['Weights']
+
+
+@pytest.mark.parametrize('readme',
+                         ['README.md', 'retinanet/README.md', 'fcos/README.md', 'atss/README.md'])
+def test_links_of_the_readme_resolve(readme):
+    path = CONFIGS / readme
+    links = re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)', path.read_text())
+    assert links
+    assert [link for link in links if not (path.parent / link).is_file()] == []
+
+
+@pytest.mark.parametrize('name', COCO)
+def test_readme_has_a_row_for_the_config(name):
+    folder, file = name.split('/')
+    assert f'](./{file}) |' in (CONFIGS / folder / 'README.md').read_text()

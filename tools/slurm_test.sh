@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Tests a checkpoint on a Slurm cluster.
+#
+#   tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options of test.py]
+#
+# GPUS in all (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS come from the environment.
+set -euo pipefail
+
+if (($# < 4)); then
+    echo "usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [options of test.py]" >&2
+    exit 2
+fi
+HERE=$(dirname "$0")
+GPUS=${GPUS:-8}
+GPUS_PER_NODE=${GPUS_PER_NODE:-8}
+read -r -a MORE <<< "${SRUN_ARGS:-}"
+
+export PYTHONPATH="$HERE/..${PYTHONPATH:+:$PYTHONPATH}"
+exec srun --partition="$1" \
+    --job-name="$2" \
+    --gres=gpu:"$GPUS_PER_NODE" \
+    --ntasks="$GPUS" \
+    --ntasks-per-node="$GPUS_PER_NODE" \
+    --cpus-per-task="${CPUS_PER_TASK:-5}" \
+    --kill-on-bad-exit=1 \
+    ${MORE[@]+"${MORE[@]}"} \
+    python -u "$HERE/test.py" "$3" "$4" --launcher slurm "${@:5}"
