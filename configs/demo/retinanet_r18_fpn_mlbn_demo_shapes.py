@@ -31,7 +31,8 @@ model = dict(
         stacked_convs=2,
         # Anchors from 16 pixels (P3) to 256 pixels (P7) instead of 32 to 512.
         anchor_generator=dict(octave_base_scale=2),
-        norm_cfg=dict(type='mmaqd.MultiLevelBN', num_levels=5)))
+        norm_cfg=dict(type='mmaqd.MultiLevelBN', num_levels=5)),
+    test_cfg=dict(nms_pre=200))
 
 data_root = '{{$MMAQD_SHAPES:data/shapes/}}'
 dataset = dict(

@@ -3,6 +3,7 @@ _base_ = './fcos_r18_fpn_mlbn_1x_coco.py'
 model = dict(
     type='mmaqd.QuantizedDetector',
     detector='FCOS',
+    backbone=dict(init_cfg=None),  # load_from brings all weights
     quantization=dict(
         weight_quantizer=dict(type='mmaqd.LIQWeightQuantizer', bit_width=4),
         input_quantizer=dict(type='mmaqd.LIQActivationQuantizer', bit_width=4),

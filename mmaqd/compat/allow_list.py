@@ -1,4 +1,4 @@
-"""The objects, besides tensors, that a checkpoint of MMEngine may hold. Anything else is refused."""
+"""The objects besides tensors that a checkpoint of MMEngine may hold; all others are refused."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _TENSOR_GLOBALS = {
 
 
 class RestrictedPickle:
-    """The ``pickle_module`` for versions of torch whose own safe loader can't take our allow-list."""
+    """The ``pickle_module`` for a torch whose own safe loader can't take our allow-list."""
 
     UnpicklingError = pickle.UnpicklingError
 
@@ -78,7 +78,8 @@ class RestrictedPickle:
 
         def find_class(self, module: str, name: str) -> Any:
             """Look up ``module.name`` on the allow-list."""
-            full_name = f'{module}.{name}'
+            # torch.save writes the module's name in Python 2.
+            full_name = f'{"builtins" if module == "__builtin__" else module}.{name}'
             for allowed in (ALLOWED_GLOBALS, _TENSOR_GLOBALS):
                 if full_name in allowed:
                     return allowed[full_name]

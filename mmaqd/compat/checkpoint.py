@@ -28,7 +28,8 @@ class CheckpointError(RuntimeError):
 
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)
-def load_from_local(filename: str, map_location: str | Callable | torch.device | None = None) -> Any:
+def load_from_local(filename: str,
+                    map_location: str | Callable | torch.device | None = None) -> Any:
     """Load a local checkpoint file without running any code that it may carry.
 
     torch >= 2.7 reads it with ``weights_only=True`` and the allow-list of this package, which holds
@@ -44,8 +45,8 @@ def load_from_local(filename: str, map_location: str | Callable | torch.device |
 
     Raises:
         FileNotFoundError: There is no such file.
-        CheckpointError: The file is empty, cut off, not a checkpoint, or holds an object that is
-            not on the allow-list.
+        CheckpointError: The file is empty, cut off, damaged, not a checkpoint, or holds an object
+            that is not on the allow-list.
     """
     path = osp.expanduser(filename)
     if not osp.isfile(path):
@@ -54,8 +55,11 @@ def load_from_local(filename: str, map_location: str | Callable | torch.device |
         raise CheckpointError(f'Checkpoint {path!r} is empty (0 bytes): {_REPLACE}')
     try:
         return _load(path, map_location)
-    except (EOFError, pickle.UnpicklingError, RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(_diagnose(path, error)) from error
+    except Exception as error:  # a damaged file fails in many ways, an IndexError among them
+        fault = _diagnose(path, error)
+        if fault is None:
+            raise
+        raise CheckpointError(fault) from error
 
 
 def _load(path: str, map_location: Any) -> Any:
@@ -84,34 +88,40 @@ def _missing(path: str) -> str:
     return f'{message} The folder has {", ".join(others[:5]) or "no .pth file"}. {_TRAIN_FIRST}'
 
 
-_TRAIN_FIRST = ('Correct the path (load_from, --resume or the checkpoint argument). A low-bit config '
-                'starts from a trained checkpoint of its float twin: train that one first.')
+_TRAIN_FIRST = ('Correct the path (load_from, --resume or the checkpoint argument). A low-bit '
+                'config starts from a checkpoint of its float twin: train that one first.')
 
 
-def _diagnose(path: str, error: Exception) -> str:
-    """Say what is wrong with a file that could not be loaded."""
+def _diagnose(path: str, error: Exception) -> str | None:
+    """Say what is wrong with a file that could not be loaded; None if the file is all right."""
     size = osp.getsize(path)
     with open(path, 'rb') as file:
         start = file.read(4)
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if start.startswith(b'PK') and not zipfile.is_zipfile(path):
-        return f'Checkpoint {path!r} is cut off after {size} bytes: {_REPLACE}'
-    if start.startswith(b'PK') and not _is_torch_archive(path):
-        return f'{path!r} is a zip archive, but not a checkpoint that torch.save wrote: {_REPLACE}'
+    is_archive = start.startswith(b'PK')
+    fault = _fault_of_archive(path) if is_archive else None
+    if fault:
+        return f'Checkpoint {path!r} ({size} bytes) is {fault}: {_REPLACE}'
     if isinstance(error, pickle.UnpicklingError) and 'lobal' in str(error):
         return _refused(path, error)
-    if start.startswith(b'\x80'):
-        return f'Checkpoint {path!r} ({size} bytes) is damaged or cut off ({reason}): {_REPLACE}'
-    if start.startswith(b'PK'):
-        return f'Checkpoint {path!r} ({size} bytes) could not be read ({reason}): {_REPLACE}'
+    if is_archive:
+        return None
+    if start.startswith(b'\x80'):  # how pickles start, and with them the files of old torch
+        return f'Checkpoint {path!r} ({size} bytes) is damaged or cut off: {_REPLACE}'
     return (f'{path!r} ({size} bytes, starting with {start!r}) is not a checkpoint that torch.save '
             f'wrote: {_REPLACE}')
 
 
-def _is_torch_archive(path: str) -> bool:
-    """Whether a zip archive has the member that every archive of torch.save has."""
+def _fault_of_archive(path: str) -> str | None:
+    """What is wrong with a zip archive, in the words of an error message; None if nothing is."""
+    if not zipfile.is_zipfile(path):
+        return 'cut off'
     with zipfile.ZipFile(path) as archive:
-        return any(name.endswith('data.pkl') for name in archive.namelist())
+        if not any(name.endswith('data.pkl') for name in archive.namelist()):
+            return 'a zip archive, but not a checkpoint that torch.save wrote'
+        try:
+            return 'damaged' if archive.testzip() else None
+        except zipfile.BadZipFile:
+            return 'damaged'
 
 
 def _refused(path: str, error: Exception) -> str:

@@ -35,14 +35,18 @@ def check_data_files(cfg: Config, splits: Sequence[str] = ('train', 'val', 'test
     if not missing:
         return
     lines = '\n'.join(f'  {file.key}: {file.path}' for file in missing)
-    first = missing[0].key
-    root = f'{first.split(".")[0]}.dataset.data_root'
     raise FileNotFoundError(
         f'Data that the config names are missing (relative paths are looked for from '
         f'{os.getcwd()}):\n{lines}\n'
         f'Link the data to where they are expected (ln -s /where/they/are data/NAME), or set the '
-        f'keys, for example --cfg-options {root}=/where/they/are/ . The ann_file of an evaluator '
-        'is not joined with data_root: set it as well.')
+        f'keys, for example --cfg-options {_key_to_set(missing[0].key)}=/where/they/are . The '
+        'ann_file of an evaluator is not joined with data_root: set it as well.')
+
+
+def _key_to_set(key: str) -> str:
+    """The key that moves a missing file: the root of its dataset, if it has one."""
+    owner = key.split('.ann_file')[0].split('.data_prefix')[0]
+    return f'{owner}.data_root' if 'dataset' in owner else key
 
 
 def _data_files(cfg: Config, splits: Sequence[str]) -> Iterator[DataFile]:

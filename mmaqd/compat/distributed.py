@@ -60,8 +60,8 @@ def _refuse_sync_bn(cfg: Config) -> None:
         if name.rpartition('.')[-1] in _WITHOUT_SYNC
     }
     if found:
-        options = ' '.join(
-            f'{key}={_WITHOUT_SYNC[name.rpartition(".")[-1]]}' for key, name in found.items())
+        options = ' '.join(f'{key}={_WITHOUT_SYNC[name.rpartition(".")[-1]]}'
+                           for key, name in found.items())
         raise ValueError('The model has synchronized batch normalization, which torch has for GPUs '
                          f'only: {found}. For several processes on the CPU, use '
                          f'--cfg-options {options}')

@@ -35,19 +35,28 @@ def prepare(model: nn.Module,
 
     Raises:
         ValueError: A rule that matches nothing; a module that can't be quantized and that no rule
-            leaves in float; weights that would be normalized although no BN follows.
+            leaves in float; weights that would be normalized although no BN follows; rules that
+            contradict each other about a shared conv; a bad argument of a quantizer.
+        KeyError, TypeError: An unknown type or an unknown key of a quantizer.
     """
     weighted = _weighted_modules(model)
     policy = QuantizationPolicy(weight_quantizer, input_quantizer, rules)
     assignments = policy.assign(list(weighted))
-    swapped: dict[nn.Module, tuple[QuantConv2d, Assignment]] = {}
+    first_name: dict[nn.Module, str] = {}
+    swapped: dict[nn.Module, QuantConv2d] = {}
     for name, module in weighted.items():
         assignment = assignments[name]
-        if module in swapped:
-            _check_same(name, assignment, swapped[module])
-        elif not assignment.is_float:
-            swapped[module] = _quantized(name, module, assignment), assignment
-    _replace(model, {old: new for old, (new, _) in swapped.items()})
+        if module in first_name:
+            _check_same(name, assignment, first_name[module], assignments[first_name[module]])
+            continue
+        first_name[module] = name
+        if not assignment.is_float:
+            swapped[module] = _quantized(name, module, assignment)
+    if model in swapped:
+        raise ValueError(f'prepare() changes a model in place, but got a bare '
+                         f'{type(model).__name__}: put it into a module, e.g. '
+                         'torch.nn.Sequential(conv), or use QuantConv2d.from_conv(conv, ...).')
+    _replace(model, swapped)
     return model
 
 
@@ -67,7 +76,11 @@ def _quantized(name: str, module: nn.Module, assignment: Assignment) -> QuantCon
             f'{name}: a {type(module).__name__} can\'t be quantized, only torch.nn.Conv2d can. '
             f'Leave it in float by a rule: dict(pattern={name!r}, weight_quantizer=None, '
             'input_quantizer=None).')
-    conv = QuantConv2d.from_conv(module, assignment.weight_quantizer, assignment.input_quantizer)
+    try:
+        conv = QuantConv2d.from_conv(module, assignment.weight_quantizer,
+                                     assignment.input_quantizer)
+    except (KeyError, TypeError, ValueError) as error:
+        raise type(error)(f'{name}: {error.args[0]}') from error
     for role in ('weight_quantizer', 'input_quantizer'):
         quantizer = getattr(conv, role)
         if quantizer is not None:
@@ -87,10 +100,10 @@ def _check_normalization(name: str, conv: QuantConv2d, assignment: Assignment) -
             f'dict(pattern={name!r}, weight_quantizer=dict(normalize=False)).')
 
 
-def _check_same(name: str, assignment: Assignment, first: tuple[QuantConv2d, Assignment]) -> None:
-    if assignment != first[1]:
-        raise ValueError(f'{name}: this conv is shared with another name, for which the rules ask '
-                         f'something else: {first[1]} there, {assignment} here.')
+def _check_same(name: str, here: Assignment, first_name: str, there: Assignment) -> None:
+    if here != there:
+        raise ValueError(f'{name}: this conv is shared with {first_name}, for which the rules ask '
+                         f'something else: {there} there, {here} here. Let the rules match both.')
 
 
 def _replace(model: nn.Module, swapped: dict[nn.Module, QuantConv2d]) -> None:

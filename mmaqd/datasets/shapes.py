@@ -70,7 +70,7 @@ def ensure_shapes(root: str | Path, spec: ShapesSpec = ShapesSpec()) -> bool:
         OSError: If a file can't be written.
     """
     root = Path(root)
-    if _is_complete(root, spec):
+    if find_shapes(root, spec):
         return False
     digests = {}
     for split, (name, count) in enumerate((('train', spec.num_train), ('val', spec.num_val))):
@@ -86,8 +86,20 @@ def ensure_shapes(root: str | Path, spec: ShapesSpec = ShapesSpec()) -> bool:
     return True
 
 
-def _is_complete(root: Path, spec: ShapesSpec) -> bool:
-    """Whether every recorded file is there with the recorded content."""
+def find_shapes(root: str | Path, spec: ShapesSpec = ShapesSpec()) -> bool:
+    """Whether the data set lies below ``root``, every file with the recorded content.
+
+    Args:
+        root (str | Path): Folder of the data set.
+        spec (ShapesSpec): What it must have been generated from.
+
+    Returns:
+        bool: False when it was never finished, or when a file is missing or was changed.
+
+    Raises:
+        ValueError: If ``root`` holds a data set that was made from another spec.
+    """
+    root = Path(root)
     try:
         record = json.loads((root / _RECORD).read_text())
         digests = record.pop('sha256')

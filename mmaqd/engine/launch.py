@@ -176,7 +176,7 @@ def enable_tta(cfg: Config) -> None:
     """Wrap a config's model and test pipeline for test-time augmentation by mirroring."""
     if 'tta_model' not in cfg:
         cfg.tta_model = dict(
-            type='mmdet.DetTTAModel',
+            type='DetTTAModel',
             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
@@ -188,8 +188,8 @@ def enable_tta(cfg: Config) -> None:
 def _mirrored(pipeline: list[dict]) -> list[dict]:
     """A test pipeline that ends in packing the image, made to pack it and its mirror image."""
     packing = deepcopy(pipeline[-1])
-    keys = tuple(packing.get('meta_keys') or ()) or ('img_id', 'img_path', 'ori_shape', 'img_shape',
-                                                     'scale_factor')
+    keys = tuple(packing.get('meta_keys') or
+                 ()) or ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
     packing['meta_keys'] = tuple(dict.fromkeys((*keys, 'flip', 'flip_direction')))
     flips = [dict(type='mmdet.RandomFlip', prob=prob) for prob in (1.0, 0.0)]
     return [*pipeline[:-1], dict(type='TestTimeAug', transforms=[flips, [packing]])]

@@ -22,7 +22,9 @@ class _FakeQuantize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         x, *parameters = ctx.saved_tensors
-        grad_x, *rest = ctx.kernel.backward(compute_dtype(grad), compute_dtype(x), *parameters)
+        computed = compute_dtype(x)
+        quantized = ctx.kernel.forward(computed, *parameters)
+        grad_x, *rest = ctx.kernel.backward(compute_dtype(grad), computed, quantized, *parameters)
         return (None, grad_x.to(x.dtype), *rest)
 
 

@@ -19,9 +19,16 @@ class FakeQuantizeKernel(Protocol):
     def forward(self, x: Tensor, *parameters: Tensor) -> Tensor:
         """The fake-quantized tensor, of the shape of ``x``."""
 
-    def backward(self, grad: Tensor, x: Tensor,
+    def backward(self, grad: Tensor, x: Tensor, quantized: Tensor,
                  *parameters: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of ``x`` and of each parameter, given ``grad`` of the output."""
+        """Gradients of ``x`` and of each parameter.
+
+        Args:
+            grad: Gradient of the output.
+            x: Input of :meth:`forward`.
+            quantized: Output of :meth:`forward`.
+            *parameters: As for :meth:`forward`.
+        """
 
 
 def per_channel(values: Tensor, like: Tensor, axis: Optional[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Learned interval quantization (LIQ), Eq. (1)-(4) of arXiv:2007.06919, as kernels.
+"""Learned interval quantization (LIQ), arXiv:2007.06919, as kernels.
 
 The interval v is floored at :data:`MIN_INTERVAL`, with the gradient of the floored value, so that
 it stays positive whatever the optimizer does and can grow again from the floor.
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+import torch
 from torch import Tensor
 
 from .kernels import per_channel, sum_over
@@ -24,8 +25,21 @@ def floor_interval(interval: Tensor) -> Tensor:
 
 
 def lsq_gradient_factor(numel: int, qmax: int) -> float:
-    """1 / sqrt(N n), Section 2.2 of arXiv:1902.08153."""
+    """1 / sqrt(N n), the gradient scale of LSQ, arXiv:1902.08153."""
     return (numel * qmax)**-0.5
+
+
+def _gradient_and_error(grad: Tensor, x: Tensor, ratio: Tensor, quantized: Tensor,
+                        minimum: int) -> tuple[Tensor, Tensor]:
+    """Gradient of ``x``, and ``grad`` times Q(x) - x (inside) or Q(x) (outside).
+
+    Inside is where ``ratio`` = x/v lies in [minimum, 1]. ``ratio`` is overwritten: on a CPU most of
+    the time of such passes goes into new memory, so there are only two tensors of it here.
+    """
+    inside = ratio.clamp(minimum, 1)
+    torch.eq(inside, ratio, out=inside)
+    error = torch.addcmul(quantized, inside, x, value=-1, out=ratio).mul_(grad)
+    return inside.mul_(grad), error
 
 
 @dataclass(frozen=True)
@@ -56,16 +70,15 @@ class LIQActivationKernel:
     def forward(self, x: Tensor, interval: Tensor) -> Tensor:
         return self.codes(x, interval).mul_(self.scale(interval))
 
-    def backward(self, grad: Tensor, x: Tensor, interval: Tensor) -> tuple[Tensor, Tensor]:
-        """dQ/dx = 1 on 0 <= x <= v; dQ/dv = q/n - x/v there, 1 above, 0 below."""
-        ratio = x / floor_interval(interval)
-        clipped = ratio.clamp(0, 1)
-        inside = clipped == ratio
-        level = round_half_even(clipped.mul_(self.qmax)).div_(self.qmax)
-        grad_interval = level.sub_(ratio.mul_(inside)).mul_(grad).sum()
+    def backward(self, grad: Tensor, x: Tensor, quantized: Tensor,
+                 interval: Tensor) -> tuple[Tensor, Tensor]:
+        """dQ/dx = 1 on 0 <= x <= v; dQ/dv = (Q(x) - x)/v there, 1 above, 0 below."""
+        floored = floor_interval(interval)
+        grad_x, error = _gradient_and_error(grad, x, x / floored, quantized, minimum=0)
+        grad_interval = error.sum() / floored
         if self.gradient_factor:
             grad_interval = grad_interval * lsq_gradient_factor(x.numel(), self.qmax)
-        return grad * inside, grad_interval
+        return grad_x, grad_interval
 
 
 @dataclass(frozen=True)
@@ -103,29 +116,27 @@ class LIQWeightKernel:
 
     def codes(self, w: Tensor, interval: Tensor) -> Tensor:
         """Integer codes -n..n of ``w``, as floating-point values."""
-        return self._codes(self._ratio(w, interval).clamp_(-1, 1))
+        ratio = self.normalized(w) / per_channel(floor_interval(interval), w, self.axis)
+        return self._codes(ratio.clamp_(-1, 1))
 
     def forward(self, w: Tensor, interval: Tensor) -> Tensor:
         scale = per_channel(self.scale(interval), w, self.axis)
         return self.codes(w, interval).mul_(scale)
 
-    def backward(self, grad: Tensor, w: Tensor, interval: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(self, grad: Tensor, w: Tensor, quantized: Tensor,
+                 interval: Tensor) -> tuple[Tensor, Tensor]:
         """dQ/dw = 1 on |w| <= v; dQ/dv = (Q(w) - w)/v there, sign(w) outside."""
-        ratio = self._ratio(w, interval)
-        clipped = ratio.clamp(-1, 1)
-        inside = clipped == ratio
-        grad_w = grad * inside
+        floored = floor_interval(interval)
+        normalized = self.normalized(w)
+        ratio = normalized / per_channel(floored, w, self.axis)
+        grad_w, error = _gradient_and_error(grad, normalized, ratio, quantized, minimum=-1)
         if self.normalize:
-            grad_w = grad_w / self._std(w)
-        level = self._codes(clipped).div_(self.qmax)
-        grad_interval = sum_over(level.sub_(ratio.mul_(inside)).mul_(grad), self.axis)
+            grad_w = grad_w.div_(self._std(w))
+        grad_interval = sum_over(error, self.axis) / floored
         if self.gradient_factor:
             shared_by = w.numel() // max(interval.numel(), 1)
             grad_interval = grad_interval * lsq_gradient_factor(shared_by, self.qmax)
         return grad_w, grad_interval
-
-    def _ratio(self, w: Tensor, interval: Tensor) -> Tensor:
-        return self.normalized(w) / per_channel(floor_interval(interval), w, self.axis)
 
     def _codes(self, clipped: Tensor) -> Tensor:
         if self.bit_width == 8:

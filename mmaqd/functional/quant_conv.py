@@ -68,14 +68,22 @@ class _Plan:
     shared: Optional[QuantizedWeight]
 
     def input_values(self, x: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
-        return _apply(self.input_kernel, x, parameters).to(self.dtype)
+        return _apply(self.input_kernel, x, parameters)
 
     def weight_values(self, weight: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
 
         def compute() -> Tensor:
-            return _apply(self.weight_kernel, weight, parameters).to(self.dtype)
+            return _apply(self.weight_kernel, weight, parameters)
 
         return compute() if self.shared is None else self.shared.get(compute)
+
+    def forward(self, x: Tensor, weight: Tensor, bias: Optional[Tensor],
+                parameters: tuple[Tensor, ...]) -> Tensor:
+        split = self.num_input_parameters
+        return self.geometry.forward(
+            self.input_values(x, parameters[:split]).to(self.dtype),
+            self.weight_values(weight, parameters[split:]).to(self.dtype),
+            None if bias is None else bias.to(self.dtype))
 
 
 def _apply(kernel: Optional[FakeQuantizeKernel], x: Tensor,
@@ -84,13 +92,14 @@ def _apply(kernel: Optional[FakeQuantizeKernel], x: Tensor,
 
 
 def _gradients(kernel: Optional[FakeQuantizeKernel], grad: Optional[Tensor], x: Tensor,
-               parameters: tuple[Tensor, ...]) -> tuple[Optional[Tensor], ...]:
-    """Gradients of ``x`` and the parameters from that of the quantized ``x``."""
+               quantized: Tensor, parameters: tuple[Tensor, ...]) -> tuple[Optional[Tensor], ...]:
+    """Gradients of ``x`` and the parameters from that of ``quantized``."""
     if grad is None:
         return (None, ) * (1 + len(parameters))
     if kernel is None:
         return (grad.to(x.dtype), )
-    grad_x, *rest = kernel.backward(compute_dtype(grad), compute_dtype(x), *parameters)
+    grad_x, *rest = kernel.backward(
+        compute_dtype(grad), compute_dtype(x), quantized, *parameters)
     return (grad_x.to(x.dtype), *rest)
 
 
@@ -101,11 +110,7 @@ class _QuantConv2d(torch.autograd.Function):
                 *parameters: Tensor) -> Tensor:
         ctx.plan = plan
         ctx.save_for_backward(x, weight, bias, *parameters)
-        split = plan.num_input_parameters
-        return plan.geometry.forward(
-            plan.input_values(x, parameters[:split]),
-            plan.weight_values(weight, parameters[split:]),
-            None if bias is None else bias.to(plan.dtype))
+        return plan.forward(x, weight, bias, parameters)
 
     @staticmethod
     @once_differentiable
@@ -117,11 +122,13 @@ class _QuantConv2d(torch.autograd.Function):
         needed = ctx.needs_input_grad[1:]
         needs_input = needed[0] or any(needed[3:3 + split])
         needs_weight = needed[1] or any(needed[3 + split:])
+        x_q = plan.input_values(x, of_input)
+        weight_q = plan.weight_values(weight, of_weight)
         grad_x, grad_w, grad_b = plan.geometry.backward(
-            grad, plan.input_values(x, of_input), plan.weight_values(weight, of_weight),
-            bias is not None, (needs_input, needs_weight, bias is not None and needed[2]))
-        grad_x, *grads_input = _gradients(plan.input_kernel, grad_x, x, of_input)
-        grad_w, *grads_weight = _gradients(plan.weight_kernel, grad_w, weight, of_weight)
+            grad, x_q.to(plan.dtype), weight_q.to(plan.dtype), bias is not None,
+            (needs_input, needs_weight, bias is not None and needed[2]))
+        grad_x, *grads_input = _gradients(plan.input_kernel, grad_x, x, x_q, of_input)
+        grad_w, *grads_weight = _gradients(plan.weight_kernel, grad_w, weight, weight_q, of_weight)
         grad_b = None if grad_b is None else grad_b.to(bias.dtype)
         return (None, grad_x, grad_w, grad_b, *grads_input, *grads_weight)
 
@@ -158,13 +165,21 @@ def quant_conv2d(x: Tensor,
     """
     plan = _Plan(geometry, input_kernel, weight_kernel, len(input_parameters),
                  _conv_dtype(x, weight), shared)
-    return _QuantConv2d.apply(plan, x, weight, bias, *input_parameters, *weight_parameters)
+    parameters = (*input_parameters, *weight_parameters)
+    if torch.jit.is_tracing() or not torch.is_grad_enabled():
+        # A trace (of the flops counter, say) sees the operators only outside an autograd function.
+        return plan.forward(x, weight, bias, parameters)
+    return _QuantConv2d.apply(plan, x, weight, bias, *parameters)
 
 
 def _conv_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
     device = x.device.type
-    if device == 'cpu':
-        enabled, dtype = torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype
+    if device == 'meta':  # has no autocast, and torch raises when asked
+        return weight.dtype
+    if hasattr(torch, 'get_autocast_dtype'):
+        enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    elif device == 'cpu':  # torch < 2.4
+        enabled, dtype = torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
     else:
-        enabled, dtype = torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype
-    return dtype() if enabled else weight.dtype
+        enabled, dtype = torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype()
+    return dtype if enabled else weight.dtype

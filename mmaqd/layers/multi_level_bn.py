@@ -13,7 +13,7 @@ _SHARED_KEYS = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tr
 
 @MODELS.register_module()
 class MultiLevelBN(nn.ModuleList):
-    """One BatchNorm2d per pyramid level (Section 3.3, arXiv:2007.06919).
+    """One BatchNorm2d per pyramid level (multi-level BN of arXiv:2007.06919).
 
     The convs of a shared head see the features of all levels, whose statistics differ. Each level
     therefore keeps its own affine parameters and running statistics, as ``self[level]``.

@@ -1,4 +1,4 @@
-"""Learned interval quantization (LIQ), Eq. (1)-(4) of arXiv:2007.06919."""
+"""Learned interval quantization (LIQ), arXiv:2007.06919."""
 from __future__ import annotations
 
 from dataclasses import replace

@@ -27,13 +27,13 @@ LOW_BIT = [(detector, depth, bits) for detector in ('retinanet', 'fcos') for dep
 
 
 def build(detector: str, depth: int, bits: int | None, checkpoint: str | None = None) -> nn.Module:
-    """Build the model of a config; without a checkpoint the backbone starts from scratch."""
+    """Build the model of a config; a float one may start its backbone from a checkpoint."""
     suffix = '' if bits is None else f'-w{bits}a{bits}'
     config = Config.fromfile(CONFIGS / detector /
                              f'{detector}_r{depth}_fpn_mlbn{suffix}_1x_coco.py')
     if checkpoint is None:
         config.model.backbone.init_cfg = None
-    else:
+    elif bits is None:
         config.model.backbone.init_cfg.checkpoint = checkpoint
     with DefaultScope.overwrite_default_scope(config.default_scope):
         return MODELS.build(config.model)

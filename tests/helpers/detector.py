@@ -80,12 +80,10 @@ def quantization_cfg(detector: str, bits: int) -> dict:
 
 
 def build(cfg: dict, seed: int = 0, scope: str | None = 'mmdet') -> nn.Module:
-    """Build a model of the config in a default scope and start its weights."""
+    """Build a model of the config in a default scope, with torch's initial weights."""
     torch.manual_seed(seed)
     with DefaultScope.overwrite_default_scope(scope):
-        model = MODELS.build(ConfigDict(deepcopy(cfg)))
-    model.init_weights()
-    return model
+        return MODELS.build(ConfigDict(deepcopy(cfg)))
 
 
 def build_calibrated(detector: str = 'RetinaNet', bits: int = 4, seed: int = 0) -> nn.Module:

@@ -1,0 +1,5 @@
+"""The demo that ``make demo`` runs; above everything else in the order of imports."""
+from .pipeline import Demo
+from .stages import Stage, run_stages
+
+__all__ = ['Demo', 'Stage', 'run_stages']

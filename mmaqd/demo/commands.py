@@ -1,0 +1,89 @@
+"""Runs our own command line tools as a user would, showing the command and the gist of its log."""
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Callable, Sequence
+
+_ROOT = Path(__file__).resolve().parents[1] / '.mim'
+_TAIL_LINES = 40
+# What is worth a line of the console: progress, figures, and where the training went on.
+_GIST = re.compile(r'- INFO - (Epoch\(.*|Started \d+ .*|resumed epoch.*|Load checkpoint from.*)')
+
+
+class ToolError(RuntimeError):
+    """A tool ended with an error; the message holds the end of its output."""
+
+
+def tool_path(name: str) -> Path:
+    """Path of one of our tools, in a checkout as well as in an installed package.
+
+    Args:
+        name (str): File name, such as ``'train.py'``.
+    """
+    return (_ROOT / 'tools' / name).resolve()
+
+
+def shown_path(path: str | Path) -> str:
+    """The path relative to the current folder when it lies below it."""
+    path = Path(path).resolve()
+    here = Path.cwd().resolve()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def run_tool(name: str,
+             arguments: Sequence[str],
+             environment: dict[str, str] | None = None,
+             report: Callable[[str], None] = print) -> None:
+    """Run one of our tools in a process of its own.
+
+    Args:
+        name (str): File name of the tool, such as ``'train.py'``.
+        arguments (Sequence[str]): Its command line.
+        environment (dict[str, str], optional): Variables to set besides those that are set.
+        report (Callable[[str], None]): Takes the command and the lines of the log that tell of
+            progress.
+
+    Raises:
+        ToolError: If the tool fails.
+    """
+    environment = environment or {}
+    script = tool_path(name)
+    settings = ''.join(f'{key}={shlex.quote(value)} ' for key, value in environment.items())
+    report(f'$ {settings}python {shlex.join([shown_path(script), *arguments])}')
+    process = subprocess.Popen([sys.executable, str(script), *arguments],
+                               env={**os.environ, **environment, 'PYTHONUNBUFFERED': '1'},
+                               stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT,
+                               text=True,
+                               errors='replace',
+                               preexec_fn=_die_with_parent if sys.platform == 'linux' else None)
+    tail: deque[str] = deque(maxlen=_TAIL_LINES)
+    try:
+        for line in process.stdout:
+            tail.append(line)
+            gist = _GIST.search(line)
+            if gist:
+                report(f'    {gist.group(1)}')
+        code = process.wait()
+    except BaseException:
+        # Ctrl-C above all: the tool must not train on beside the call that goes on with its work.
+        process.terminate()
+        process.wait()
+        raise
+    if code:
+        raise ToolError(f'{name} ended with exit code {code}. The end of its output:\n'
+                        + ''.join(tail))
+
+
+def _die_with_parent() -> None:
+    """Let the kernel kill this process when its parent dies, so that no second one meets it."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -1,0 +1,73 @@
+"""Reading and drawing learned intervals."""
+import json
+
+import pytest
+import torch
+from matplotlib.image import imread
+from torch import nn
+
+from mmaqd.analysis import checkpoint_intervals, logged_intervals, plot_intervals
+from mmaqd.conversion import prepare
+
+START = {'a.weight_quantizer': 1.0, 'a.input_quantizer': 2.0, 'b.weight_quantizer': 3.0}
+END = {'a.weight_quantizer': 1.5, 'a.input_quantizer': 1.0, 'b.weight_quantizer': 2.5}
+
+
+def log(folder, *records):
+    path = folder / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text('\n'.join(r if isinstance(r, str) else json.dumps(r) for r in records))
+
+
+def test_checkpoint_intervals(tmp_path):
+    model = prepare(
+        nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU()),
+        weight_quantizer=dict(type='mmaqd.LIQWeightQuantizer', bit_width=4, axis=0),
+        input_quantizer=dict(type='mmaqd.LIQActivationQuantizer', bit_width=4))
+    model[0].weight_quantizer.interval.data.copy_(torch.tensor([1.0, 2.0]))
+    model[0].input_quantizer.interval.data.fill_(0.25)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
+    assert checkpoint_intervals(tmp_path / 'model.pth') == {
+        '0.weight_quantizer': 1.5, '0.input_quantizer': 0.25}
+
+
+def test_a_float_checkpoint_is_refused(tmp_path):
+    torch.save(dict(state_dict=nn.Conv2d(1, 1, 1).state_dict()), tmp_path / 'float.pth')
+    with pytest.raises(ValueError, match='no checkpoint of a low-bit model'):
+        checkpoint_intervals(tmp_path / 'float.pth')
+
+
+def test_logged_intervals_follow_the_resumed_run(tmp_path):
+    log(tmp_path / '20260101_000000', dict(step=10, loss=1.0),
+        {'interval/a.weight_quantizer': 1.0, 'step': 10},
+        {'interval/a.weight_quantizer': 9.0, 'step': 20}, '{"interval/a.wei')
+    log(tmp_path / '20260101_000100', {'interval/a.weight_quantizer': 2.0, 'step': 20},
+        {'interval/a.weight_quantizer': 3.0, 'step': 30})
+    history = logged_intervals(tmp_path)
+    assert list(history) == [10, 20, 30]
+    assert [record['a.weight_quantizer'] for record in history.values()] == [1.0, 2.0, 3.0]
+
+
+def test_no_logged_intervals(tmp_path):
+    with pytest.raises(FileNotFoundError, match='LogIntervalsHook'):
+        logged_intervals(tmp_path)
+
+
+def test_plot_has_two_bars_for_each_quantizer(tmp_path):
+    figure = plot_intervals(START, END)
+    weights, inputs = figure.axes
+    heights = [[bar.get_height() for bar in bars] for bars in weights.containers]
+    assert heights == [[1.0, 3.0], [1.5, 2.5]]
+    assert [[bar.get_height() for bar in bars] for bars in inputs.containers] == [[2.0], [1.0]]
+    assert [label.get_text() for label in inputs.get_xticklabels()] == ['a', 'b']
+
+
+def test_plot_is_saved(tmp_path):
+    plot_intervals(START, END).savefig(tmp_path / 'plot.png')
+    image = imread(tmp_path / 'plot.png')
+    assert image.ndim == 3 and image.std() > 0
+
+
+def test_plot_refuses_other_quantizers():
+    with pytest.raises(ValueError, match='b.weight_quantizer'):
+        plot_intervals(START, {name: 1.0 for name in list(END)[:2]})

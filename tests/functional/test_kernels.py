@@ -1,0 +1,42 @@
+"""Broadcasting of per-channel parameters and the dtype that kernels compute in."""
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmaqd.functional.kernels import compute_dtype, per_channel, sum_over
+
+
+@pytest.mark.parametrize('axis', [0, 1, 2, -1])
+def test_per_channel_broadcasts_along_its_axis(axis: int) -> None:
+    x = torch.ones(2, 3, 4)
+    values = torch.arange(x.shape[axis]).float()
+    scaled = x * per_channel(values, x, axis)
+    for index, value in enumerate(values):
+        assert torch.equal(scaled.select(axis, index), value * x.select(axis, index))
+
+
+def test_per_tensor_values_are_left_alone() -> None:
+    value = torch.tensor(3.0)
+    assert per_channel(value, torch.ones(2, 3), None) is value
+
+
+@pytest.mark.parametrize('axis', [0, 1, 2, -1])
+def test_sum_over_keeps_its_axis(axis: int) -> None:
+    x = torch.arange(24.0).view(2, 3, 4)
+    expected = torch.stack([part.sum() for part in x.unbind(axis)])
+    assert torch.equal(sum_over(x, axis), expected)
+
+
+def test_sum_over_nothing_kept_is_the_sum() -> None:
+    assert sum_over(torch.ones(2, 3), None) == 6
+
+
+@pytest.mark.parametrize(('given', 'computed'), [
+    (torch.float16, torch.float32),
+    (torch.bfloat16, torch.float32),
+    (torch.float32, torch.float32),
+    (torch.float64, torch.float64),
+], ids=str)
+def test_half_precision_is_computed_in_float32(given: torch.dtype, computed: torch.dtype) -> None:
+    assert compute_dtype(torch.ones(2, dtype=given)).dtype == computed

@@ -1,0 +1,106 @@
+"""The models that training_cost.py compares: one detector, its convs quantized in several ways."""
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor
+from torch.ao.quantization._learnable_fake_quantize import _LearnableFakeQuantize
+from torch.ao.quantization.observer import MovingAverageMinMaxObserver
+
+from mmaqd.functional import composed_liq_activation, composed_liq_weight
+from mmaqd.layers import QuantConv2d
+from mmaqd.registry import MODELS
+
+
+def build_detector(config: str) -> nn.Module:
+    """The detector of a config, without loading any checkpoint."""
+    cfg = Config.fromfile(config)
+    cfg.model.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model)
+
+
+class ComposedConv2d(QuantConv2d):
+    """LIQ composed from elementwise operations, quantized anew for every pyramid level."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self._is_fused:  # calibrating
+            return super().forward(x)
+        weight, kernel = self.weight, self.weight_quantizer.kernel
+        if self.input_quantizer is not None:
+            x = composed_liq_activation(x, self.input_quantizer.interval,
+                                        self.input_quantizer.bit_width)
+        weight = composed_liq_weight(weight, self.weight_quantizer.interval, kernel.bit_width,
+                                     kernel.normalize)
+        return self._conv_forward(x, weight, self.bias)
+
+
+class TorchLSQConv2d(nn.Module):
+    """A conv behind torch's own learnable fake quantization of its weights and its input."""
+
+    def __init__(self, conv: QuantConv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        bits = conv.weight_quantizer.bit_width
+        self.weight_fake_quant = _learnable(-2**(bits - 1), 2**(bits - 1) - 1, torch.qint8)
+        self.input_fake_quant = None
+        if conv.input_quantizer is not None:
+            self.input_fake_quant = _learnable(0, 2**conv.input_quantizer.bit_width - 1,
+                                               torch.quint8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        if self.input_fake_quant is not None:
+            x = self.input_fake_quant(x)
+        return F.conv2d(x, self.weight_fake_quant(conv.weight), conv.bias, conv.stride,
+                        conv.padding, conv.dilation, conv.groups)
+
+
+def _learnable(qmin: int, qmax: int, dtype: torch.dtype) -> nn.Module:
+    module = _LearnableFakeQuantize(
+        observer=MovingAverageMinMaxObserver, quant_min=qmin, quant_max=qmax, scale=0.1,
+        use_grad_scaling=True, dtype=dtype)
+    module.enable_param_learning()
+    return module
+
+
+def _brevitas_conv(conv: QuantConv2d) -> nn.Module:
+    import brevitas.nn as qnn
+    from brevitas.quant import Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
+    inputs = conv.input_quantizer
+    return qnn.QuantConv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
+        conv.dilation, conv.groups, conv.bias is not None,
+        weight_quant=Int8WeightPerTensorFloat, weight_bit_width=conv.weight_quantizer.bit_width,
+        input_quant=None if inputs is None else Uint8ActPerTensorFloat,
+        **({} if inputs is None else dict(input_bit_width=inputs.bit_width)))
+
+
+def _swap(model: nn.Module, make: Callable[[QuantConv2d], nn.Module]) -> nn.Module:
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if type(child) is QuantConv2d:
+                parent._modules[name] = make(child)
+    return model
+
+
+def composed(model: nn.Module) -> nn.Module:
+    """``model`` with :class:`ComposedConv2d`."""
+    for module in model.modules():
+        if type(module) is QuantConv2d:
+            module.__class__ = ComposedConv2d
+    return model
+
+
+#: Name of the row, and how it is made from the low-bit model of mmaqd.
+VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    'mmaqd': lambda model: model,
+    'plain composition': composed,
+    'torch learnable fake quantization': lambda model: _swap(model, TorchLSQConv2d),
+    'brevitas': lambda model: _swap(model, _brevitas_conv),
+}
