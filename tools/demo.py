@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 
-from mmaqd.demo import Demo
+from mmaqd.demo import Demo, ToolError
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,6 +35,8 @@ def main() -> None:
         Demo(args.work_dir, args.data_root).run(fresh=args.fresh)
     except KeyboardInterrupt:
         sys.exit('\nInterrupted. Call it again to go on.')
+    except (ToolError, ValueError) as error:
+        sys.exit(f'\n{error}')
 
 
 if __name__ == '__main__':

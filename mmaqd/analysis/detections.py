@@ -81,8 +81,15 @@ def _draw_box(panel: Axes, box: dict, label: str) -> None:
     x, y, width, height = box['bbox']
     # White on black is seen on any background.
     for colour, line_width in (('black', 2.4), ('white', 1.2)):
-        panel.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour,
-                                  linewidth=line_width))
+        panel.add_patch(
+            Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=line_width))
     text = f'{label} {box["score"]:.2f}' if 'score' in box else label
-    panel.text(x, y, text, fontsize=6, color='white', va='bottom', clip_on=True,
-               bbox=dict(facecolor='black', alpha=0.6, pad=0.5, linewidth=0))
+    panel.text(
+        x,
+        y,
+        text,
+        fontsize=6,
+        color='white',
+        va='bottom',
+        clip_on=True,
+        bbox=dict(facecolor='black', alpha=0.6, pad=0.5, linewidth=0))

@@ -28,13 +28,14 @@ def checkpoint_intervals(checkpoint: str | Path) -> dict[str, float]:
         ValueError: If the checkpoint holds no interval.
     """
     state = torch.load(checkpoint, map_location='cpu', weights_only=True)
+    suffixes = tuple(part + _STATE_SUFFIX for part, _ in _PARTS)
     intervals = {
         name[:-len(_STATE_SUFFIX)]: float(value.double().mean())
-        for name, value in state.get('state_dict', state).items()
-        if name.endswith(tuple(part + _STATE_SUFFIX for part, _ in _PARTS))
+        for name, value in state.get('state_dict', state).items() if name.endswith(suffixes)
     }
     if not intervals:
-        raise ValueError(f'{checkpoint} holds no intervals: it is no checkpoint of a low-bit model.')
+        raise ValueError(f'{checkpoint} holds no intervals, so it is no checkpoint of a low-bit '
+                         'model.')
     return intervals
 
 
@@ -104,10 +105,12 @@ def _draw_panel(panel: Axes, layers: Sequence[str], part: str, start: Mapping[st
     shown = [(place, f'{layer}.{part}') for place, layer in enumerate(layers)
              if f'{layer}.{part}' in end]
     places = [place for place, _ in shown]
-    for shift, values, colour, label in ((-0.2, start, 'tab:gray', 'start'),
-                                         (0.2, end, 'tab:blue', 'end')):
+    for shift, values, colour, label in ((-0.2, start, 'tab:gray', 'start'), (0.2, end, 'tab:blue',
+                                                                              'end')):
         panel.bar([place + shift for place in places], [values[name] for _, name in shown],
-                  width=0.4, color=colour, label=label)
+                  width=0.4,
+                  color=colour,
+                  label=label)
     panel.set_ylabel('interval')
     panel.grid(axis='y', alpha=0.3)
 

@@ -125,15 +125,20 @@ def _split_files(name: str, split: int, count: int, seed: int):
         image, objects = _render(index, rng)
         file_name = f'{index:06d}.jpg'
         yield f'{name}/{file_name}', _encode(image)
-        images.append(dict(id=index + 1, file_name=file_name, width=IMAGE_SIZE,
-                           height=IMAGE_SIZE))
+        images.append(dict(id=index + 1, file_name=file_name, width=IMAGE_SIZE, height=IMAGE_SIZE))
         annotations += [dict(image_id=index + 1, **each) for each in objects]
     for number, annotation in enumerate(annotations, start=1):
         annotation['id'] = number
-    categories = [dict(id=number, name=label, supercategory='shape')
-                  for number, label in enumerate(CLASSES, start=1)]
-    coco = dict(info=dict(description='generated shapes', version=str(_FORMAT)), licenses=[],
-                images=images, annotations=annotations, categories=categories)
+    categories = [
+        dict(id=number, name=label, supercategory='shape')
+        for number, label in enumerate(CLASSES, start=1)
+    ]
+    coco = dict(
+        info=dict(description='generated shapes', version=str(_FORMAT)),
+        licenses=[],
+        images=images,
+        annotations=annotations,
+        categories=categories)
     yield f'annotations/{name}.json', json.dumps(coco).encode()
 
 
@@ -160,8 +165,12 @@ def _render(index: int, rng: np.random.Generator) -> tuple[np.ndarray, list[dict
         draw_shape(image, polygon, rng)
         x1, y1, x2, y2 = (round(float(value), 2) for value in boxes[-1])
         width, height = round(x2 - x1, 2), round(y2 - y1, 2)
-        objects.append(dict(category_id=int(label) + 1, bbox=[x1, y1, width, height],
-                            area=round(width * height, 2), iscrowd=0))
+        objects.append(
+            dict(
+                category_id=int(label) + 1,
+                bbox=[x1, y1, width, height],
+                area=round(width * height, 2),
+                iscrowd=0))
     return image, objects
 
 

@@ -59,7 +59,10 @@ def run_tool(name: str,
     settings = ''.join(f'{key}={shlex.quote(value)} ' for key, value in environment.items())
     report(f'$ {settings}python {shlex.join([shown_path(script), *arguments])}')
     process = subprocess.Popen([sys.executable, str(script), *arguments],
-                               env={**os.environ, **environment, 'PYTHONUNBUFFERED': '1'},
+                               env={
+                                   **os.environ,
+                                   **environment, 'PYTHONUNBUFFERED': '1'
+                               },
                                stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT,
                                text=True,
@@ -79,8 +82,8 @@ def run_tool(name: str,
         process.wait()
         raise
     if code:
-        raise ToolError(f'{name} ended with exit code {code}. The end of its output:\n'
-                        + ''.join(tail))
+        raise ToolError(f'{name} ended with exit code {code}. The end of its output:\n' +
+                        ''.join(tail))
 
 
 def _die_with_parent() -> None:

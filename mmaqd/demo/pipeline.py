@@ -10,8 +10,7 @@ from typing import Callable
 
 from mmengine.config import Config
 
-from mmaqd.analysis import (checkpoint_intervals, logged_intervals, plot_detections,
-                            plot_intervals)
+from mmaqd.analysis import checkpoint_intervals, logged_intervals, plot_detections, plot_intervals
 from mmaqd.datasets import IMAGE_SIZE, ShapesSpec, ensure_shapes, find_shapes
 from mmaqd.paths import config_path
 from mmaqd.version import __version__
@@ -107,18 +106,23 @@ class Demo:
         """The stages, in order."""
         load = f'load_from={shown_path(self.float_model.checkpoint)}'
         return [
-            Stage('data', f'generate the data set {shown_path(self.data_root)}',
-                  action=lambda: ensure_shapes(self.data_root, self.spec),
-                  is_intact=lambda: find_shapes(self.data_root, self.spec),
-                  settings=asdict(self.spec)),
+            Stage(
+                'data',
+                f'generate the data set {shown_path(self.data_root)}',
+                action=lambda: ensure_shapes(self.data_root, self.spec),
+                is_intact=lambda: find_shapes(self.data_root, self.spec),
+                settings=asdict(self.spec)),
             self._training(self.float_model, []),
             self._evaluation(self.float_model),
             self._training(self.low_bit_model, ['--cfg-options', load]),
             self._evaluation(self.low_bit_model),
-            Stage('table', 'write the table', self._write_table,
-                  is_intact=lambda: self._has(_TABLE)),
-            Stage('pictures', 'draw the detections and the learned intervals', self._draw,
-                  is_intact=lambda: self._has(_PICTURES)),
+            Stage(
+                'table', 'write the table', self._write_table, is_intact=lambda: self._has(_TABLE)),
+            Stage(
+                'pictures',
+                'draw the detections and the learned intervals',
+                self._draw,
+                is_intact=lambda: self._has(_PICTURES)),
         ]
 
     def _model(self, name: str, relative: str) -> DemoModel:
@@ -135,42 +139,52 @@ class Demo:
                              'folder by --work-dir, or empty this one.')
 
     def _training(self, model: DemoModel, options: list[str]) -> Stage:
-        arguments = [shown_path(model.config), '--work-dir', shown_path(model.work_dir),
-                     '--resume', *options]
+        arguments = [
+            shown_path(model.config), '--work-dir',
+            shown_path(model.work_dir), '--resume', *options
+        ]
         settings = dict(version=__version__, config=Config.fromfile(model.config).to_dict())
-        return Stage(f'train-{model.name}', f'train the {model.name} model',
-                     action=lambda: run_tool('train.py', arguments, self.environment, self.report),
-                     reset=lambda: shutil.rmtree(model.work_dir, ignore_errors=True),
-                     is_intact=model.checkpoint.is_file,
-                     settings=settings)
+        return Stage(
+            f'train-{model.name}',
+            f'train the {model.name} model',
+            action=lambda: run_tool('train.py', arguments, self.environment, self.report),
+            reset=lambda: shutil.rmtree(model.work_dir, ignore_errors=True),
+            is_intact=model.checkpoint.is_file,
+            settings=settings)
 
     def _evaluation(self, model: DemoModel) -> Stage:
-        return Stage(f'test-{model.name}', f'evaluate the {model.name} model',
-                     action=lambda: self._evaluate(model),
-                     is_intact=lambda: model.detections.is_file() and model.metrics.is_file())
+        return Stage(
+            f'test-{model.name}',
+            f'evaluate the {model.name} model',
+            action=lambda: self._evaluate(model),
+            is_intact=lambda: model.detections.is_file() and model.metrics.is_file())
 
     def _evaluate(self, model: DemoModel) -> None:
         logs = model.work_dir / 'test'
         shutil.rmtree(logs, ignore_errors=True)
         prefix = shown_path(model.work_dir / 'val')
-        run_tool('test.py', [shown_path(model.config), shown_path(model.checkpoint), '--work-dir',
-                             shown_path(logs), '--cfg-options',
-                             f'test_evaluator.outfile_prefix={prefix}'],
-                 self.environment, self.report)
+        run_tool('test.py', [
+            shown_path(model.config),
+            shown_path(model.checkpoint), '--work-dir',
+            shown_path(logs), '--cfg-options', f'test_evaluator.outfile_prefix={prefix}'
+        ], self.environment, self.report)
         written, = logs.glob('*/*.json')
         shutil.copyfile(written, model.metrics)
 
     def _write_table(self) -> None:
-        rows = [report_row(model.name, model.config, json.loads(model.metrics.read_text()),
-                           IMAGE_SIZE) for model in (self.float_model, self.low_bit_model)]
+        rows = [
+            report_row(model.name, model.config, json.loads(model.metrics.read_text()), IMAGE_SIZE)
+            for model in (self.float_model, self.low_bit_model)
+        ]
         write_report(rows, self.work_dir)
 
     def _draw(self) -> None:
         detections, intervals = (self.work_dir / name for name in _PICTURES)
         models = (self.float_model, self.low_bit_model)
-        plot_detections(self.data_root / 'annotations/val.json', self.data_root / 'val',
-                        {model.name: model.detections for model in models},
-                        _SHOWN_IMAGES).savefig(detections)
+        plot_detections(self.data_root / 'annotations/val.json', self.data_root / 'val', {
+            model.name: model.detections
+            for model in models
+        }, _SHOWN_IMAGES).savefig(detections)
         first = next(iter(logged_intervals(self.low_bit_model.work_dir).values()))
         last = checkpoint_intervals(self.low_bit_model.checkpoint)
         plot_intervals(first, last).savefig(intervals)

@@ -25,8 +25,8 @@ def floor_interval(interval: Tensor) -> Tensor:
 
 
 def lsq_gradient_factor(numel: int, qmax: int) -> float:
-    """1 / sqrt(N n), the gradient scale of LSQ, arXiv:1902.08153."""
-    return (numel * qmax)**-0.5
+    """1 / sqrt(N n), the gradient scale of LSQ, arXiv:1902.08153; N = 1 for an empty tensor."""
+    return (max(numel, 1) * qmax)**-0.5
 
 
 def _gradient_and_error(grad: Tensor, x: Tensor, ratio: Tensor, quantized: Tensor,

@@ -51,7 +51,7 @@ class QuantConv2d(nn.Conv2d):
         quant_conv.weight = conv.weight
         quant_conv.bias = conv.bias
         quant_conv.train(conv.training)
-        return quant_conv
+        return quant_conv.to(conv.weight.device)  # for the quantizers
 
     def forward(self, x: Tensor) -> Tensor:
         if not self._is_fused:

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmaqd.functional import FakeQuantizeKernel, fake_quantize, least_error_interval
+from mmaqd.functional.kernels import compute_dtype
 
 STARTS = ('least_error', 'max', 'constant')
 _SAMPLES_PER_CALL = 2**13
@@ -109,15 +110,18 @@ class IntervalQuantizer(nn.Module):
     @torch.no_grad()
     def quantize(self, x: Tensor) -> Tensor:
         """Integer codes of ``x``, so that ``codes * scale`` is the fake-quantized tensor."""
-        return self.kernel.codes(x, *self.kernel_parameters).to(self.code_dtype)
+        return self.kernel.codes(compute_dtype(x), *self.kernel_parameters).to(self.code_dtype)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Take samples of ``x``, from which the interval will start."""
+        """Take samples of ``x``, from which the interval will start; an empty ``x`` gives none."""
+        if not x.numel():
+            return
+        rows = self._rows(compute_dtype(x))
         if self.start == 'max':
-            self._samples.append(self._rows(x).abs().amax(dim=1, keepdim=True))
+            self._samples.append(rows.abs().amax(dim=1, keepdim=True))
         else:
-            self._samples.append(self._subsample(self._rows(x)))
+            self._samples.append(self._subsample(rows))
 
     @torch.no_grad()
     def initialize(self) -> None:
@@ -153,7 +157,9 @@ class IntervalQuantizer(nn.Module):
     @staticmethod
     def _subsample(rows: Tensor) -> Tensor:
         wanted = max(_SAMPLES_PER_CALL // rows.shape[0], 256)
-        return rows[:, ::max(rows.shape[1] // wanted, 1)].clone()
+        # Odd: a step that is a multiple of the width of a map would sample one column of it.
+        step = rows.shape[1] // wanted | 1
+        return rows[:, ::step].clone()
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any,
                               **kwargs: Any) -> None:
@@ -167,6 +173,13 @@ class IntervalQuantizer(nn.Module):
                 f'{prefix[:-1] or self.name}: the checkpoint holds a quantizer of {bits} bits, '
                 f'the model has one of {self.bit_width} bits. Use the config that the checkpoint '
                 'was trained with, or start from a float checkpoint.')
+        interval = state_dict.get(f'{prefix}interval', self.interval)
+        if interval.shape != self.interval.shape:
+            raise CheckpointMismatchError(
+                f'{prefix[:-1] or self.name}: the interval of the checkpoint has the shape '
+                f'{tuple(interval.shape)}, that of the model {tuple(self.interval.shape)}. Set '
+                'axis (None: one interval; 0: one per output channel) as in the config that the '
+                'checkpoint was trained with.')
         self._known_initialized = False
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -191,6 +204,7 @@ def calibrating(model: nn.Module) -> Iterator[list[IntervalQuantizer]]:
     ]
     for quantizer in pending:
         quantizer.calibrating = True
+        quantizer._samples.clear()  # of a calibration that failed
     try:
         yield pending
     finally:

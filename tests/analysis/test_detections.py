@@ -14,14 +14,19 @@ def folder(tmp_path):
     for name in 'ab':
         imsave(tmp_path / f'{name}.png', rng.random((32, 48, 3)))
     coco = dict(
-        images=[dict(id=7, file_name='a.png'), dict(id=8, file_name='b.png')],
+        images=[dict(id=7, file_name='a.png'),
+                dict(id=8, file_name='b.png')],
         categories=[dict(id=1, name='star'), dict(id=2, name='cross')],
-        annotations=[dict(image_id=7, category_id=1, bbox=[1, 2, 10, 8]),
-                     dict(image_id=7, category_id=2, bbox=[20, 2, 10, 8])])
+        annotations=[
+            dict(image_id=7, category_id=1, bbox=[1, 2, 10, 8]),
+            dict(image_id=7, category_id=2, bbox=[20, 2, 10, 8])
+        ])
     (tmp_path / 'truth.json').write_text(json.dumps(coco))
-    results = [dict(image_id=7, category_id=2, bbox=[3, 4, 20, 9], score=0.75),
-               dict(image_id=7, category_id=1, bbox=[0, 0, 5, 5], score=0.1),
-               dict(image_id=8, category_id=1, bbox=[5, 5, 6, 6], score=0.5)]
+    results = [
+        dict(image_id=7, category_id=2, bbox=[3, 4, 20, 9], score=0.75),
+        dict(image_id=7, category_id=1, bbox=[0, 0, 5, 5], score=0.1),
+        dict(image_id=8, category_id=1, bbox=[5, 5, 6, 6], score=0.5)
+    ]
     (tmp_path / 'model.bbox.json').write_text(json.dumps(results))
     return tmp_path
 
@@ -38,14 +43,14 @@ def texts(panel):
 def test_one_panel_for_each_image_and_column(folder):
     figure = draw(folder)
     assert [panel.get_title() for panel in figure.axes] == ['ground truth', 'float', '', '']
-    assert [texts(panel) for panel in figure.axes] == [
-        ['star', 'cross'], ['cross 0.75'], [], ['star 0.50']]
+    assert [texts(panel) for panel in figure.axes] == [['star', 'cross'], ['cross 0.75'], [],
+                                                       ['star 0.50']]
 
 
 def test_boxes_lie_where_the_result_says(folder):
     patches = draw(folder).axes[1].patches
-    assert {(*patch.get_xy(), patch.get_width(), patch.get_height()) for patch in patches} == {
-        (3, 4, 20, 9)}
+    assert {(*patch.get_xy(), patch.get_width(), patch.get_height())
+            for patch in patches} == {(3, 4, 20, 9)}
 
 
 def test_threshold(folder):

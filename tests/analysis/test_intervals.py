@@ -28,21 +28,32 @@ def test_checkpoint_intervals(tmp_path):
     model[0].input_quantizer.interval.data.fill_(0.25)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
     assert checkpoint_intervals(tmp_path / 'model.pth') == {
-        '0.weight_quantizer': 1.5, '0.input_quantizer': 0.25}
+        '0.weight_quantizer': 1.5,
+        '0.input_quantizer': 0.25
+    }
 
 
 def test_a_float_checkpoint_is_refused(tmp_path):
     torch.save(dict(state_dict=nn.Conv2d(1, 1, 1).state_dict()), tmp_path / 'float.pth')
-    with pytest.raises(ValueError, match='no checkpoint of a low-bit model'):
+    with pytest.raises(ValueError, match='no checkpoint of a low-bit'):
         checkpoint_intervals(tmp_path / 'float.pth')
 
 
 def test_logged_intervals_follow_the_resumed_run(tmp_path):
-    log(tmp_path / '20260101_000000', dict(step=10, loss=1.0),
-        {'interval/a.weight_quantizer': 1.0, 'step': 10},
-        {'interval/a.weight_quantizer': 9.0, 'step': 20}, '{"interval/a.wei')
-    log(tmp_path / '20260101_000100', {'interval/a.weight_quantizer': 2.0, 'step': 20},
-        {'interval/a.weight_quantizer': 3.0, 'step': 30})
+    log(tmp_path / '20260101_000000', dict(step=10, loss=1.0), {
+        'interval/a.weight_quantizer': 1.0,
+        'step': 10
+    }, {
+        'interval/a.weight_quantizer': 9.0,
+        'step': 20
+    }, '{"interval/a.wei')
+    log(tmp_path / '20260101_000100', {
+        'interval/a.weight_quantizer': 2.0,
+        'step': 20
+    }, {
+        'interval/a.weight_quantizer': 3.0,
+        'step': 30
+    })
     history = logged_intervals(tmp_path)
     assert list(history) == [10, 20, 30]
     assert [record['a.weight_quantizer'] for record in history.values()] == [1.0, 2.0, 3.0]

@@ -41,9 +41,13 @@ def test_float_model_takes_four_bytes_a_weight(model):
 
 
 def test_quantized_model_takes_its_bits(model):
-    prepare(model, weight_quantizer=dict(type='mmaqd.LIQWeightQuantizer', bit_width=3),
-            rules=[dict(pattern='stem', weight_quantizer=dict(bit_width=8)),
-                   dict(pattern='unused', weight_quantizer=None)])
+    prepare(
+        model,
+        weight_quantizer=dict(type='mmaqd.LIQWeightQuantizer', bit_width=3),
+        rules=[
+            dict(pattern='stem', weight_quantizer=dict(bit_width=8)),
+            dict(pattern='unused', weight_quantizer=None)
+        ])
     # 108 bytes, 90 bits in 12 bytes, one float.
     assert packed_weight_bytes(quantization_table(model)) == 108 + 12 + 4
 

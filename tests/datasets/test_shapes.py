@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmdet.models.task_modules import AnchorGenerator, MaxIoUAssigner
+from mmdet.registry import TASK_UTILS
+from mmengine.config import Config
 from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 
+from mmaqd import config_path
 from mmaqd.datasets import IMAGE_SIZE, ShapesSpec, ensure_shapes, find_shapes
 from mmaqd.datasets.drawing import CLASSES, draw_shape, shape_polygon
 
@@ -83,13 +85,12 @@ def test_classes_are_balanced(coco):
 
 
 def test_every_pyramid_level_gets_objects(coco):
-    generator = AnchorGenerator(
-        strides=[8, 16, 32, 64, 128], ratios=[0.5, 1.0, 2.0], octave_base_scale=2,
-        scales_per_octave=3)
+    cfg = Config.fromfile(config_path('demo/retinanet_r18_fpn_mlbn_demo_shapes.py')).model
+    generator = TASK_UTILS.build(cfg.bbox_head.anchor_generator)
+    assigner = TASK_UTILS.build({**cfg.train_cfg.assigner, 'min_pos_iou': 0.5})
     sizes = [(IMAGE_SIZE // stride[0], ) * 2 for stride in generator.strides]
     anchors = generator.grid_priors(sizes, device='cpu')
     levels = torch.cat([torch.full((len(each), ), i) for i, each in enumerate(anchors)])
-    assigner = MaxIoUAssigner(pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0.5)
     matched = Counter()
     for number in coco.imgs:
         boxes = torch.tensor([a['bbox'] for a in coco.imgToAnns[number]])
@@ -143,8 +144,13 @@ def test_another_spec_is_refused_and_nothing_written(small):
     assert contents(small) == before
 
 
-@pytest.mark.parametrize('bad', [dict(num_train=0), dict(num_val=-1), dict(seed=-1),
-                                 dict(num_train=2.5), dict(seed='1')])
+@pytest.mark.parametrize(
+    'bad',
+    [dict(num_train=0),
+     dict(num_val=-1),
+     dict(seed=-1),
+     dict(num_train=2.5),
+     dict(seed='1')])
 def test_bad_numbers_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         ShapesSpec(**bad)

@@ -43,8 +43,10 @@ def test_command_and_progress_are_shown(tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lines = []
     run_tool(name, ['a b', '--resume'], dict(DATA='x y'), lines.append)
-    assert lines == ["$ DATA='x y' python tools/tool.py 'a b' --resume",
-                     '    Epoch(train)  [1][50/50]  loss: 1.5']
+    assert lines == [
+        "$ DATA='x y' python tools/tool.py 'a b' --resume",
+        '    Epoch(train)  [1][50/50]  loss: 1.5'
+    ]
 
 
 def test_arguments_and_environment_arrive(tool, tmp_path):
@@ -90,7 +92,8 @@ def test_a_killed_caller_takes_the_tool_along(tmp_path):
         sys.executable, '-c', 'import sys; from pathlib import Path; '
         'from mmaqd.demo import commands; '
         f'commands._ROOT = Path({str(tmp_path)!r}); commands.run_tool("tool.py", [])'
-    ], cwd=Path(__file__).parents[2])
+    ],
+                              cwd=Path(__file__).parents[2])
     tool_pid = _wait_for(lambda: int(pid_file.read_text()))
     caller.send_signal(signal.SIGKILL)
     caller.wait()

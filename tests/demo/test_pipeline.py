@@ -1,14 +1,17 @@
 """The demo's stages, with the two tools replaced by ones that only write what they would."""
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from mmengine.config import Config
 
 from mmaqd.datasets import ShapesSpec
 from mmaqd.demo import Demo, pipeline
+from mmaqd.demo.report import ReportRow, report_row
 
 STAGES = ['data', 'train-float', 'test-float', 'train-w4a4', 'test-w4a4', 'table', 'pictures']
 INTERVALS = {'neck.conv.weight_quantizer': 1.0, 'neck.conv.input_quantizer': 2.0}
@@ -42,8 +45,8 @@ class FakeTools:
     def _test(self, arguments, log_dir):
         assert Path(arguments[1]).is_file()
         prefix = arguments[-1].split('test_evaluator.outfile_prefix=')[1]
-        Path(f'{prefix}.bbox.json').write_text(json.dumps(
-            [dict(image_id=1, category_id=1, bbox=[1, 1, 50, 50], score=0.9)]))
+        Path(f'{prefix}.bbox.json').write_text(
+            json.dumps([dict(image_id=1, category_id=1, bbox=[1, 1, 50, 50], score=0.9)]))
         metrics = {'coco/bbox_mAP': 0.6789, 'coco/bbox_mAP_50': 0.9}
         (log_dir / f'{log_dir.name}.json').write_text(json.dumps(metrics))
 
@@ -56,12 +59,21 @@ def tools(monkeypatch):
 
 
 @pytest.fixture
+def no_figures(monkeypatch):
+    """Skips what takes long and only tells of the models: table rows and pictures."""
+    row = ReportRow('some', 1.0, 2.0, '4', '4', 0.1, 0.2)
+    monkeypatch.setattr(pipeline, 'report_row', lambda *arguments: row)
+    monkeypatch.setattr(pipeline, 'plot_detections', lambda *arguments: Figure())
+    monkeypatch.setattr(pipeline, 'plot_intervals', lambda *arguments: Figure())
+
+
+@pytest.fixture
 def demo(tmp_path, tools, monkeypatch):
     # Demo sets this variable for the configs; here it is unset again after the test.
     monkeypatch.setenv('MMAQD_SHAPES', '')
     monkeypatch.chdir(tmp_path)
-    return lambda: Demo('out', 'shapes', report=lambda line: None,
-                        spec=ShapesSpec(num_train=2, num_val=5))
+    return lambda: Demo(
+        'out', 'shapes', report=lambda line: None, spec=ShapesSpec(num_train=2, num_val=5))
 
 
 def test_everything_is_made(demo, tmp_path):
@@ -80,9 +92,10 @@ def test_everything_is_made(demo, tmp_path):
         assert f'out/{path}' in text
 
 
-def test_sizes_and_bits_of_the_table(demo, tmp_path):
-    demo().run()
-    rows = json.loads((tmp_path / 'out/results.json').read_text())
+def test_sizes_and_bits_of_the_table(demo):
+    demo_models = demo().float_model, demo().low_bit_model
+    metrics = {'coco/bbox_mAP': 0.5, 'coco/bbox_mAP_50': 0.6}
+    rows = [asdict(report_row(each.name, each.config, metrics, 256)) for each in demo_models]
     assert (rows[0]['weight_bits'], rows[0]['input_bits']) == ('32', '32')
     assert rows[1]['weight_bits'] == rows[1]['input_bits'] == '4, 8 in 3 convs'
     assert rows[0]['weight_megabytes'] / rows[1]['weight_megabytes'] == pytest.approx(8, rel=0.05)
@@ -90,7 +103,7 @@ def test_sizes_and_bits_of_the_table(demo, tmp_path):
     assert 16 < ratio < 64  # all convs at 8 bits, all convs at 4 bits
 
 
-def test_commands_are_those_of_a_user(demo, tools):
+def test_commands_are_those_of_a_user(demo, tools, no_figures):
     demo().run()
     names = [name for name, _, _ in tools.commands]
     assert names == ['train.py', 'test.py', 'train.py', 'test.py']
@@ -100,13 +113,13 @@ def test_commands_are_those_of_a_user(demo, tools):
     assert all(env == {'MMAQD_SHAPES': 'shapes/'} for _, _, env in tools.commands)
 
 
-def test_a_second_call_does_nothing_again(demo, tools):
+def test_a_second_call_does_nothing_again(demo, tools, no_figures):
     demo().run()
     tools.commands.clear()
     assert demo().run() == [] and tools.commands == []
 
 
-def test_goes_on_after_an_interruption(demo, tools):
+def test_goes_on_after_an_interruption(demo, tools, no_figures):
     tools.fails = 'w4a4'
     with pytest.raises(KeyboardInterrupt):
         demo().run()
@@ -118,7 +131,7 @@ def test_goes_on_after_an_interruption(demo, tools):
     assert kept.exists()
 
 
-def test_lost_data_is_made_again_and_training_resumes(demo, tools):
+def test_lost_data_is_made_again_and_training_resumes(demo, no_figures):
     demo().run()
     Path('shapes/val/000002.jpg').unlink()
     kept = Path('out/float/from_before')
@@ -127,7 +140,7 @@ def test_lost_data_is_made_again_and_training_resumes(demo, tools):
     assert kept.exists()
 
 
-def test_a_changed_config_trains_that_model_from_the_start(demo, tmp_path):
+def test_a_changed_config_trains_that_model_from_the_start(demo, tmp_path, no_figures):
     demo().run()
     left = [Path('out', name, 'from_before') for name in ('float', 'w4a4')]
     for path in left:
@@ -141,7 +154,7 @@ def test_a_changed_config_trains_that_model_from_the_start(demo, tmp_path):
     assert [path.exists() for path in left] == [True, False]
 
 
-def test_fresh_starts_over_but_keeps_the_data(demo):
+def test_fresh_starts_over_but_keeps_the_data(demo, no_figures):
     demo().run()
     before = Path('shapes/train/000000.jpg').stat().st_mtime_ns
     left = Path('out/float/from_before')

@@ -24,16 +24,21 @@ def calls():
 @pytest.fixture
 def stages(calls):
     return [
-        Stage(name, f'do {name}', action=lambda name=name: calls.append(name),
-              reset=lambda name=name: calls.append(f'reset {name}'), settings=dict(size=1))
-        for name in 'abc'
+        Stage(
+            name,
+            f'do {name}',
+            action=lambda name=name: calls.append(name),
+            reset=lambda name=name: calls.append(f'reset {name}'),
+            settings=dict(size=1)) for name in 'abc'
     ]
 
 
 def killed(stage):
+
     def action():
         stage.action()
         raise Killed
+
     return replace(stage, action=action)
 
 
@@ -95,8 +100,10 @@ def test_what_follows_a_rerun_stage_stays_stale_over_a_kill(stages, record, call
 
 
 def test_an_error_in_a_stage_is_passed_on_and_nothing_after_it_runs(stages, record, calls):
+
     def fail():
         raise OSError('disk full')
+
     stages[1] = replace(stages[1], action=fail)
     with pytest.raises(OSError, match='disk full'):
         run(stages, record)

@@ -76,4 +76,3 @@ def test_memory_format_is_kept() -> None:
     x = torch.rand(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
     y = fake_quantize(x, LIQActivationKernel(4), torch.tensor(0.7))
     assert y.is_contiguous(memory_format=torch.channels_last)
-

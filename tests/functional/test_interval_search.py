@@ -9,15 +9,16 @@ from torch import Tensor
 
 from mmaqd.functional import LIQActivationKernel, LIQWeightKernel, least_error_interval
 
-KERNELS = ([LIQActivationKernel(bits) for bits in (2, 4, 8)] +
-           [LIQWeightKernel(bits) for bits in (1, 2, 4, 8)])
+KERNELS = ([LIQActivationKernel(bits)
+            for bits in (2, 4, 8)] + [LIQWeightKernel(bits) for bits in (1, 2, 4, 8)])
 SAMPLES = {
     'half_normal': lambda n: torch.randn(n).abs(),
     'uniform': lambda n: torch.rand(n),
-    'with_outliers': lambda n: torch.cat([torch.rand(n - 2), torch.tensor([6.0, 9.0])]),
+    'with_outliers':
+    lambda n: torch.cat([torch.rand(n - 2), torch.tensor([6.0, 9.0])]),
 }
-kernels = pytest.mark.parametrize('kernel', KERNELS,
-                                  ids=lambda k: f'{type(k).__name__[3:-6].lower()}{k.bit_width}')
+kernels = pytest.mark.parametrize(
+    'kernel', KERNELS, ids=lambda k: f'{type(k).__name__[3:-6].lower()}{k.bit_width}')
 
 
 def squared_error(kernel: object, row: Tensor, interval: Tensor) -> Tensor:

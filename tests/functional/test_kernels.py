@@ -37,6 +37,7 @@ def test_sum_over_nothing_kept_is_the_sum() -> None:
     (torch.bfloat16, torch.float32),
     (torch.float32, torch.float32),
     (torch.float64, torch.float64),
-], ids=str)
+],
+                         ids=str)
 def test_half_precision_is_computed_in_float32(given: torch.dtype, computed: torch.dtype) -> None:
     assert compute_dtype(torch.ones(2, dtype=given)).dtype == computed

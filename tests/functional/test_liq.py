@@ -14,15 +14,18 @@ from tests.functional.reference import (activation_point, composed_activation, c
 
 ACTIVATION_BITS = range(2, 9)
 WEIGHT_BITS = range(1, 9)
-KERNELS = ([(LIQActivationKernel(bits), activation_point) for bits in ACTIVATION_BITS] +
-           [(LIQWeightKernel(bits), weight_point) for bits in WEIGHT_BITS])
-KERNEL_IDS = [f'{"activation" if k.__class__ is LIQActivationKernel else "weight"}{k.bit_width}'
-              for k, _ in KERNELS]
+KERNELS = ([(LIQActivationKernel(bits), activation_point)
+            for bits in ACTIVATION_BITS] + [(LIQWeightKernel(bits), weight_point)
+                                            for bits in WEIGHT_BITS])
+KERNEL_IDS = [
+    f'{"activation" if k.__class__ is LIQActivationKernel else "weight"}{k.bit_width}'
+    for k, _ in KERNELS
+]
 all_kernels = pytest.mark.parametrize(('kernel', 'point'), KERNELS, ids=KERNEL_IDS)
 
 
-def gradients(function: Callable[..., Tensor], upstream: Tensor,
-              *inputs: Tensor) -> tuple[Tensor, ...]:
+def gradients(function: Callable[..., Tensor], upstream: Tensor, *inputs:
+              Tensor) -> tuple[Tensor, ...]:
     """Output and gradients of ``inputs`` for a given gradient of the output."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
     out = function(*leaves)
@@ -40,7 +43,8 @@ def eighths(kernel: object, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     The numbers lie at odd eighths of a step, so away from ties, and reach beyond [-v, v].
     """
     n = kernel.qmax
-    return torch.arange(-10 * n - 3, 10 * n + 4, 2, dtype=dtype) / 128, torch.tensor(n / 16).to(dtype)
+    return torch.arange(
+        -10 * n - 3, 10 * n + 4, 2, dtype=dtype) / 128, torch.tensor(n / 16).to(dtype)
 
 
 @all_kernels
@@ -50,13 +54,14 @@ def test_exact_where_the_numbers_are_dyadic(kernel, point, dtype: torch.dtype) -
     expected = tabulate(point, x.tolist(), v.item(), kernel.bit_width)
     assert torch.equal(kernel.codes(x, v).double(), expected['code'])
     assert torch.equal(kernel.forward(x, v).double(), expected['value'])
-    assert torch.equal(kernel_gradients(kernel, torch.ones_like(x), x, v)[0].double(), expected['d_x'])
+    assert torch.equal(
+        kernel_gradients(kernel, torch.ones_like(x), x, v)[0].double(), expected['d_x'])
 
 
-@pytest.mark.parametrize(('kernel', 'point'),
-                         [pair for pair in KERNELS
-                          if pair[1] is activation_point or pair[0].bit_width in (1, 2, 8)],
-                         ids=lambda k: f'{type(k).__name__}{getattr(k, "bit_width", "")}')
+@pytest.mark.parametrize(
+    ('kernel', 'point'),
+    [pair for pair in KERNELS if pair[1] is activation_point or pair[0].bit_width in (1, 2, 8)],
+    ids=lambda k: f'{type(k).__name__}{getattr(k, "bit_width", "")}')
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
 def test_ties_go_to_the_even_code(kernel, point, dtype: torch.dtype) -> None:
     """The widths at which every tie is exact in binary; the tie at weight 0 is tested for all."""
@@ -137,7 +142,8 @@ def test_per_channel_is_per_tensor_for_each_channel(bits: int, factor: bool) -> 
     (LIQWeightKernel(4), (5, 8), 1.0, 1 / math.sqrt(40 * 15)),
     (LIQWeightKernel(8), (5, 8), 1.0, 1 / math.sqrt(40 * 127)),
     (LIQWeightKernel(2, axis=0), (5, 8), [1.0] * 5, 1 / math.sqrt(8 * 3)),
-], ids=['activation', 'weight', 'weight8', 'per_channel'])
+],
+                         ids=['activation', 'weight', 'weight8', 'per_channel'])
 def test_gradient_factor_scales_the_interval_gradient_only(kernel, shape, v, factor) -> None:
     x, grad = torch.randn(2, *shape, dtype=torch.float64)
     v = torch.tensor(v, dtype=torch.float64)

@@ -25,8 +25,12 @@ GEOMETRIES = {
 class Operands:
     """Leaves of a conv: 4 channels in, 8 out, kernel 3x3."""
 
-    def __init__(self, groups: int = 1, bias: bool = True, batch: int = 2,
-                 dtype: torch.dtype = torch.float64, device: Any = 'cpu',
+    def __init__(self,
+                 groups: int = 1,
+                 bias: bool = True,
+                 batch: int = 2,
+                 dtype: torch.dtype = torch.float64,
+                 device: Any = 'cpu',
                  channels: int | None = None) -> None:
         options = dict(dtype=dtype, device=device)
         self.x = torch.randn(batch, 4, 9, 8, **options)
@@ -42,15 +46,26 @@ class Operands:
         return [leaf.requires_grad_() for leaf in named if leaf is not None]
 
 
-def fused(o: Operands, geometry: ConvGeometry, input_kernel: Any = INPUT,
-          weight_kernel: Any = WEIGHT, **options: Any) -> Tensor:
+def fused(o: Operands,
+          geometry: ConvGeometry,
+          input_kernel: Any = INPUT,
+          weight_kernel: Any = WEIGHT,
+          **options: Any) -> Tensor:
     return quant_conv2d(
-        o.x, o.weight, o.bias, geometry, input_kernel=input_kernel,
-        input_parameters=(o.of_input, ) if input_kernel else (), weight_kernel=weight_kernel,
-        weight_parameters=(o.of_weight, ) if weight_kernel else (), **options)
+        o.x,
+        o.weight,
+        o.bias,
+        geometry,
+        input_kernel=input_kernel,
+        input_parameters=(o.of_input, ) if input_kernel else (),
+        weight_kernel=weight_kernel,
+        weight_parameters=(o.of_weight, ) if weight_kernel else (),
+        **options)
 
 
-def composed(o: Operands, geometry: ConvGeometry, input_kernel: Any = INPUT,
+def composed(o: Operands,
+             geometry: ConvGeometry,
+             input_kernel: Any = INPUT,
              weight_kernel: Any = WEIGHT) -> Tensor:
     x = fake_quantize(o.x, input_kernel, o.of_input) if input_kernel else o.x
     weight = fake_quantize(o.weight, weight_kernel, o.of_weight) if weight_kernel else o.weight
@@ -64,8 +79,9 @@ def assert_same(o: Operands, geometry: ConvGeometry, *kernels: Any) -> None:
     found, expected = fused(o, geometry, *kernels), composed(o, geometry, *kernels)
     assert torch.equal(found, expected)
     upstream = torch.randn_like(found)
-    gradients = [torch.autograd.grad(out, leaves, upstream, allow_unused=True)
-                 for out in (found, expected)]
+    gradients = [
+        torch.autograd.grad(out, leaves, upstream, allow_unused=True) for out in (found, expected)
+    ]
     for one, other in zip(*gradients):
         assert (one is None) == (other is None)
         if one is not None:
@@ -78,21 +94,23 @@ def test_every_geometry(geometry: ConvGeometry, bias: bool, device: torch.device
     assert_same(Operands(geometry.groups, bias, device=device), geometry)
 
 
-@pytest.mark.parametrize('input_kernel', [INPUT, LIQActivationKernel(2, gradient_factor=True), None],
-                         ids=['input4', 'input2_factor', 'input_float'])
-@pytest.mark.parametrize('weight_kernel', [WEIGHT, LIQWeightKernel(8), LIQWeightKernel(2, axis=0),
-                                           None],
-                         ids=['normalized3', 'weight8', 'per_channel2', 'weight_float'])
+@pytest.mark.parametrize(
+    'input_kernel', [INPUT, LIQActivationKernel(2, gradient_factor=True), None],
+    ids=['input4', 'input2_factor', 'input_float'])
+@pytest.mark.parametrize(
+    'weight_kernel',
+    [WEIGHT, LIQWeightKernel(8), LIQWeightKernel(2, axis=0), None],
+    ids=['normalized3', 'weight8', 'per_channel2', 'weight_float'])
 def test_every_pair_of_kernels(input_kernel, weight_kernel) -> None:
     channels = 8 if weight_kernel and weight_kernel.axis == 0 else None
     assert_same(Operands(channels=channels), ConvGeometry(), input_kernel, weight_kernel)
 
 
-@pytest.mark.parametrize('frozen', [
-    ('x', ), ('weight', ), ('bias', ), ('of_input', ), ('of_weight', ), ('x', 'of_input'),
-    ('weight', 'of_weight'), ('weight', 'bias'), ('x', 'weight', 'bias', 'of_input'),
-    ('x', 'weight', 'of_input', 'of_weight')
-], ids='+'.join)
+@pytest.mark.parametrize(
+    'frozen', [('x', ), ('weight', ), ('bias', ), ('of_input', ), ('of_weight', ),
+               ('x', 'of_input'), ('weight', 'of_weight'), ('weight', 'bias'),
+               ('x', 'weight', 'bias', 'of_input'), ('x', 'weight', 'of_input', 'of_weight')],
+    ids='+'.join)
 def test_gradients_only_where_they_are_asked_for(frozen: tuple[str, ...]) -> None:
     o = Operands()
     leaves = o.leaves()
@@ -139,6 +157,7 @@ def test_without_gradients_the_numbers_are_the_same() -> None:
     assert not found.requires_grad
 
 
+@pytest.mark.filterwarnings('ignore:.*torch.jit.trace:DeprecationWarning')
 def test_a_trace_sees_the_operators_of_the_conv() -> None:
     o = Operands(dtype=torch.float32)
 

@@ -21,15 +21,19 @@ MAKERS = {
     'per_channel': lambda bits=4: LIQWeightQuantizer(bits, axis=0, num_channels=3),
 }
 each = pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS.keys())
-loaders = pytest.mark.parametrize('load', [
-    lambda model, state: model.load_state_dict(state),
-    lambda model, state: mmengine_load_state_dict(model, state, strict=True),
-], ids=['torch', 'mmengine'])
+loaders = pytest.mark.parametrize(
+    'load', [
+        lambda model, state: model.load_state_dict(state),
+        lambda model, state: mmengine_load_state_dict(model, state, strict=True),
+    ],
+    ids=['torch', 'mmengine'])
 
 
 def make_conv(bits: int = 4, axis: int | None = None) -> QuantConv2d:
     return QuantConv2d(
-        2, 3, 3,
+        2,
+        3,
+        3,
         weight_quantizer=dict(type='LIQWeightQuantizer', bit_width=bits, axis=axis),
         input_quantizer=dict(type='LIQActivationQuantizer', bit_width=bits))
 
@@ -153,10 +157,12 @@ def test_other_bits_are_refused_without_a_prefix_too() -> None:
 
 @pytest.mark.parametrize(('saved', 'loaded'), [(None, 0), (0, None)],
                          ids=['per_tensor_to_per_channel', 'per_channel_to_per_tensor'])
-@pytest.mark.parametrize('load', [
-    lambda model, state: model.load_state_dict(state, strict=False),
-    lambda model, state: mmengine_load_state_dict(model, state, strict=False),
-], ids=['torch', 'mmengine'])
+@pytest.mark.parametrize(
+    'load', [
+        lambda model, state: model.load_state_dict(state, strict=False),
+        lambda model, state: mmengine_load_state_dict(model, state, strict=False),
+    ],
+    ids=['torch', 'mmengine'])
 def test_checkpoint_of_another_granularity_is_refused(load, saved, loaded) -> None:
     """MMEngine would only log the shapes, and take the interval for an initialized one."""
     conv = make_conv(axis=saved)
@@ -174,8 +180,9 @@ def test_loading_an_uninitialized_state_is_noticed() -> None:
 
 
 @each
-@pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda q: pickle.loads(pickle.dumps(q))],
-                         ids=['deepcopy', 'pickle'])
+@pytest.mark.parametrize(
+    'duplicate', [copy.deepcopy, lambda q: pickle.loads(pickle.dumps(q))],
+    ids=['deepcopy', 'pickle'])
 def test_copies_are_equal_and_independent(make, duplicate) -> None:
     quantizer = started(make())
     twin = duplicate(quantizer)
@@ -186,19 +193,28 @@ def test_copies_are_equal_and_independent(make, duplicate) -> None:
     assert not torch.equal(twin(x), quantizer(x))
 
 
-@each
+@pytest.mark.parametrize(
+    'make', [
+        lambda: LIQActivationQuantizer(4, start='constant', start_value=0.4),
+        lambda: LIQWeightQuantizer(4, start='constant', start_value=0.4),
+        lambda: LIQWeightQuantizer(4, False, 0, 3, start='constant', start_value=0.4),
+    ],
+    ids=MAKERS.keys())
 def test_interval_learns(make) -> None:
-    quantizer = started(make())
+    quantizer = make()
     x = 3 * torch.rand(3, 100)
+    weight = isinstance(quantizer, LIQWeightQuantizer)
+    target = quantizer.kernel.normalized(x) if weight else x
     optimizer = torch.optim.SGD(quantizer.parameters(), lr=1e-3)
     losses = []
     for _ in range(5):
         optimizer.zero_grad()
-        loss = (quantizer(x) - x).pow(2).sum()
+        loss = (quantizer(x) - target).pow(2).sum()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < losses[0]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_gradients_reach_interval_and_input_only_after_calibration() -> None:

@@ -8,8 +8,9 @@ from mmaqd.quantizers import LIQActivationQuantizer, LIQWeightQuantizer, build_q
 from mmaqd.registry import QUANTIZERS
 
 
-@pytest.mark.parametrize('type_', ['mmaqd.LIQWeightQuantizer', 'LIQWeightQuantizer',
-                                   LIQWeightQuantizer], ids=['scoped', 'plain', 'class'])
+@pytest.mark.parametrize(
+    'type_', ['mmaqd.LIQWeightQuantizer', 'LIQWeightQuantizer', LIQWeightQuantizer],
+    ids=['scoped', 'plain', 'class'])
 def test_arguments_reach_the_quantizer(type_) -> None:
     quantizer = build_quantizer(dict(type=type_, bit_width=3, normalize=False))
     assert type(quantizer) is LIQWeightQuantizer
@@ -44,18 +45,22 @@ def test_context_goes_to_quantizers_that_take_it() -> None:
 
 def test_unknown_key_is_named_beside_the_known_ones() -> None:
     cfg = dict(type='mmaqd.LIQActivationQuantizer', bit_width=4, bits=4, symmetric=True)
-    with pytest.raises(TypeError, match='LIQActivationQuantizer got unknown key.* bits, symmetric; '
-                       'it knows bit_width, start'):
+    with pytest.raises(
+            TypeError,
+            match='LIQActivationQuantizer got unknown key.* bits, symmetric; '
+            'it knows bit_width, start'):
         build_quantizer(cfg)
 
 
-@pytest.mark.parametrize('cfg', [
-    dict(bit_width=4),
-    dict(type='mmaqd.LIQWeightQuantiser', bit_width=4),
-    dict(type='LSQPlus', bit_width=4),
-    dict(type='nowhere.LIQWeightQuantizer', bit_width=4),
-    dict(type=4, bit_width=4),
-], ids=['missing', 'misspelled', 'unknown', 'other_scope', 'number'])
+@pytest.mark.parametrize(
+    'cfg', [
+        dict(bit_width=4),
+        dict(type='mmaqd.LIQWeightQuantiser', bit_width=4),
+        dict(type='LSQPlus', bit_width=4),
+        dict(type='nowhere.LIQWeightQuantizer', bit_width=4),
+        dict(type=4, bit_width=4),
+    ],
+    ids=['missing', 'misspelled', 'unknown', 'other_scope', 'number'])
 def test_wrong_type_lists_the_types_there_are(cfg: dict) -> None:
     expected = 'mmaqd.LIQActivationQuantizer, mmaqd.LIQWeightQuantizer'
     with pytest.raises(KeyError, match=f'{expected}.* but got {cfg.get("type")!r}'):

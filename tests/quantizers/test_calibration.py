@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mmaqd.layers import MultiLevelBN, QuantConv2d
-from mmaqd.quantizers import (IntervalQuantizer, LIQActivationQuantizer,
-                              UninitializedIntervalError, calibrate, calibrating)
+from mmaqd.quantizers import (IntervalQuantizer, LIQActivationQuantizer, UninitializedIntervalError,
+                              calibrate, calibrating)
 
 WEIGHT = dict(type='mmaqd.LIQWeightQuantizer', bit_width=4)
 INPUT = dict(type='mmaqd.LIQActivationQuantizer', bit_width=4)

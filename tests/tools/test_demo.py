@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from mmaqd.demo import ToolError
+
 
 @pytest.fixture
 def tool(monkeypatch):
@@ -47,11 +49,16 @@ def test_data_root_follows_the_variable_of_the_configs(tool, monkeypatch):
     assert call(tool, monkeypatch)[0] == ('work_dirs/demo', 'elsewhere/')
 
 
-def test_an_interruption_says_how_to_go_on(tool, monkeypatch):
+@pytest.mark.parametrize('error, message', [
+    (KeyboardInterrupt(), 'Call it again to go on'),
+    (ToolError('train.py ended'), 'train.py ended'),
+    (ValueError('holds files'), 'holds files'),
+])
+def test_ends_with_a_sentence(tool, monkeypatch, error, message):
 
-    def interrupt(self, fresh):
-        raise KeyboardInterrupt
+    def fail(self, fresh):
+        raise error
 
-    monkeypatch.setattr(tool.Demo, 'run', interrupt)
-    with pytest.raises(SystemExit, match='Call it again to go on'):
+    monkeypatch.setattr(tool.Demo, 'run', fail)
+    with pytest.raises(SystemExit, match=message):
         call(tool, monkeypatch)

@@ -27,8 +27,8 @@ has_compiled_ops() {  # a look at the files: importing torch would take seconds 
 }
 
 fail() {  # fail WHAT ADVICE
-    echo "setup: $1 failed. The end of $LOG:" >&2
-    tail -n 15 "$LOG" >&2
+    echo "setup: $1 failed. From $LOG, lines with errors and the end:" >&2
+    { grep -iE 'error|killed' "$LOG" | tail -n 5 || true; tail -n 5 "$LOG"; } | cut -c 1-300 >&2
     echo "setup: $2" >&2
     echo "setup: then call make again; what is installed already stays." >&2
     exit 1
@@ -91,14 +91,17 @@ install_mmcv() {
     }
     echo "setup: mmcv with its operators, compiled by $JOBS processes (about 7 minutes on two cores)"
     # CFLAGS replaces Python's own flags, so the usual ones are repeated; -g0 halves the time.
+    set -m # a process group of its own, so that an interruption ends the compilers too
     CFLAGS='-O2 -g0 -DNDEBUG -fwrapv' MMCV_WITH_OPS=1 MAX_JOBS=$JOBS "${PIP[@]}" install -v \
-        ${options[@]+"${options[@]}"} --no-build-isolation --constraint "$CONSTRAINTS" mmcv >> "$LOG" 2>&1 &
+        ${options[@]+"${options[@]}"} --no-build-isolation --constraint "$CONSTRAINTS" mmcv \
+        >> "$LOG" 2>&1 &
     local pid=$!
-    trap 'kill '"$pid"' 2> /dev/null' EXIT
+    set +m
+    trap 'kill -- -'"$pid"' 2> /dev/null' EXIT
     show_compiling "$pid"
     trap - EXIT
-    wait "$pid" || fail 'mmcv' "if memory ran out, compile one file at a time: make test JOBS=1; if the \
-CUDA compiler is missing or does not suit torch, build for the CPU: CUDA_VISIBLE_DEVICES= make test"
+    wait "$pid" || fail 'mmcv' "if memory ran out, compile one file at a time: make test JOBS=1; \
+if the CUDA compiler is missing or does not suit torch, build for the CPU: CUDA_VISIBLE_DEVICES= make test"
     "$VENV/bin/python" -c 'import mmcv.ops' >> "$LOG" 2>&1 ||
         fail 'loading the operators of mmcv' "remove the environment: rm -rf $VENV"
 }

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any, Iterator
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -30,7 +31,11 @@ class InitializeIntervalsHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        started = calibrate(model, islice(runner.train_dataloader, self.num_batches))
+        started = calibrate(model, self._batches(runner))
         if started:
-            runner.logger.info(f'Started {started} quantization intervals from '
+            runner.logger.info(f'Started {started} quantization intervals from at most '
                                f'{self.num_batches} training batches.')
+
+    def _batches(self, runner: Runner) -> Iterator[Any]:
+        # A generator, so that no worker is started when there is nothing to calibrate.
+        yield from islice(runner.train_dataloader, self.num_batches)
