@@ -9,7 +9,6 @@ import torch
 from mmengine.config import Config
 
 import mmaqd
-from mmaqd.conversion import quantization_table
 from tests.helpers.runs import make_runner, scalars, train
 
 BCCD = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'bccd'
@@ -31,6 +30,7 @@ def narrow_cfg(name: str, work_dir: Path) -> Config:
         'model.bbox_head.in_channels': 16,
         'model.bbox_head.feat_channels': 16,
         'model.bbox_head.stacked_convs': 1,
+        'model.test_cfg.score_thr': 0.0,
         'train_cfg.max_epochs': 1,
         'train_dataloader.batch_size': 2,
         'train_dataloader.num_workers': 0,
@@ -58,14 +58,11 @@ def test_low_bit_config_trains_and_is_evaluated(name, tmp_path, monkeypatch):
     assert 0 <= metrics['coco/bbox_mAP'] <= 1
 
 
-@pytest.mark.parametrize('bits', [2, 3, 4, 8])
-@pytest.mark.parametrize('detector', ['retinanet', 'fcos'])
-def test_boxes_of_the_data_fit_the_classes_of_the_config(detector, bits, tmp_path, monkeypatch):
+@pytest.mark.parametrize('name', CONFIGS, ids=['retinanet-w4a4', 'fcos-w2a2'])
+def test_boxes_of_the_data_fit_the_classes_of_the_config(name, tmp_path, monkeypatch):
     monkeypatch.setenv('MMAQD_BCCD', f'{BCCD}/')
-    cfg = narrow_cfg(f'{detector}_r18_fpn_mlbn-w{bits}a{bits}_6e_bccd.py', tmp_path)
+    cfg = narrow_cfg(name, tmp_path)
     runner = make_runner(cfg)
-    table = quantization_table(runner.model)
-    assert {row.weight_bits for row in table} == {bits, 8}
     batch = next(iter(runner.build_dataloader(cfg.train_dataloader)))
     labels = torch.cat([sample.gt_instances.labels for sample in batch['data_samples']])
     assert len(labels) > 0

@@ -40,8 +40,13 @@ def make_cfg(data: Path, work_dir: Path, float_checkpoint: str) -> Config:
     loader.dataset.pipeline.insert(-1, dict(type='PhotoMetricDistortion'))
     cfg.param_scheduler = [
         dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=5),
-        dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=EPOCHS, T_max=EPOCHS,
-             convert_to_iter_based=True),
+        dict(
+            type='CosineAnnealingLR',
+            by_epoch=True,
+            begin=0,
+            end=EPOCHS,
+            T_max=EPOCHS,
+            convert_to_iter_based=True),
     ]
     cfg.optim_wrapper.clip_grad = dict(max_norm=35, norm_type=2)
     cfg.pop('val_cfg')
@@ -100,7 +105,10 @@ def test_resuming_does_not_start_the_intervals_anew(data, float_checkpoint, tmp_
     assert not differences(saved, dict(runner.model.state_dict()))
 
 
-def _differences(first: Path, second: Path, epoch: int, other_epoch: int | None = None) -> list[str]:
+def _differences(first: Path,
+                 second: Path,
+                 epoch: int,
+                 other_epoch: int | None = None) -> list[str]:
     one, other = checkpoint(first, epoch), checkpoint(second, other_epoch or epoch)
     assert any(key.endswith('.interval') for key in one['state_dict'])
     assert any('momentum_buffer' in each for each in one['optimizer']['state'].values())

@@ -16,7 +16,7 @@ _BLOCK_KEYS = ('weight_quantizer', 'input_quantizer', 'rules')
 
 
 @MODELS.register_module()
-def QuantizedDetector(detector: str, quantization: dict, **arguments: Any) -> nn.Module:  # noqa: N802
+def QuantizedDetector(detector: str, quantization: dict, **arguments: Any) -> nn.Module:
     """Build an upstream detector and quantize its convs.
 
     What is returned is an ordinary instance of ``detector``, so everything that works on that

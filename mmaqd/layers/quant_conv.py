@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional, Union
+from typing import Any, Iterator, Optional, Tuple, Union
 
+import torch
 import torch.nn as nn
 from torch import Tensor
 
@@ -13,6 +14,13 @@ from mmaqd.registry import MODELS
 
 QuantizerCfg = Union[dict, nn.Module, None]
 
+# The state of the weights and the interval, and the weights quantized in that state.
+_Kept = Tuple[Optional[tuple], Optional[QuantizedWeight]]
+_NOTHING_KEPT: _Kept = (None, None)
+
+# torch 2.1 has no such function
+_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+
 
 @MODELS.register_module()
 class QuantConv2d(nn.Conv2d):
@@ -20,6 +28,10 @@ class QuantConv2d(nn.Conv2d):
 
     ``weight`` and ``bias`` keep their names, so that float checkpoints load. The bias is not
     quantized.
+
+    In evaluation without gradients the quantized weights are kept until the weights or their
+    interval change, or ``train()`` or ``eval()`` is called. (Call ``eval()`` after writing through
+    ``weight.data``, which autograd does not notice.)
 
     Args:
         *args, **kwargs: As for :class:`torch.nn.Conv2d`.
@@ -63,17 +75,39 @@ class QuantConv2d(nn.Conv2d):
             input_parameters=inputs.kernel_parameters if inputs else (),
             weight_kernel=weight and weight.kernel,
             weight_parameters=weight.kernel_parameters if weight else (),
-            shared=self._shared_weight)
+            shared=self._shared_weight or self._kept_weight())
 
     @contextmanager
     def quantize_weight_once(self) -> Iterator[None]:
         """Within the block the weights must not change; they are quantized once for all calls."""
-        self._shared_weight = QuantizedWeight()
+        self._shared_weight = self._kept_weight() or QuantizedWeight()
         try:
             yield
         finally:
-            self._shared_weight.release()
+            if self._shared_weight is not self._kept[1]:
+                self._shared_weight.release()
             self._shared_weight = None
+
+    def train(self, mode: bool = True) -> QuantConv2d:
+        self._kept = _NOTHING_KEPT
+        return super().train(mode)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_kept': _NOTHING_KEPT}
+
+    def _kept_weight(self) -> Optional[QuantizedWeight]:
+        """What evaluation keeps of the quantized weights; None while training."""
+        if self.training or torch.is_grad_enabled() or _is_compiling():
+            return None
+        if self.weight.is_inference():  # has no version
+            return None
+        sources = [self.weight]
+        if self.weight_quantizer is not None:
+            sources += self.weight_quantizer.parameters()
+        state = tuple((source._version, source.data_ptr()) for source in sources)
+        if self._kept[0] != state:
+            self._kept = state, QuantizedWeight()
+        return self._kept[1]
 
     def _forward_composed(self, x: Tensor) -> Tensor:
         """Quantizers, then conv: while calibrating and for padding that is not zeros."""
@@ -100,3 +134,4 @@ class QuantConv2d(nn.Conv2d):
             weight, num_channels=self.out_channels)
         self.input_quantizer: Optional[nn.Module] = build_quantizer(inputs)
         self._shared_weight: Optional[QuantizedWeight] = None
+        self._kept = _NOTHING_KEPT

@@ -39,7 +39,8 @@ def test_convs_are_swapped_in_place_and_keep_their_parameter_objects():
     assert all(after[name] is parameter for name, parameter in before.items())
     assert sorted(after.keys() - before.keys()) == [
         'conv.input_quantizer.interval', 'conv.weight_quantizer.interval',
-        'stem.input_quantizer.interval', 'stem.weight_quantizer.interval']
+        'stem.input_quantizer.interval', 'stem.weight_quantizer.interval'
+    ]
 
 
 def test_geometry_and_mode_are_kept():
@@ -49,8 +50,8 @@ def test_geometry_and_mode_are_kept():
     x = torch.rand(1, 4, 8, 8)
     for quantizer in (model.conv.weight_quantizer, model.conv.input_quantizer):
         quantizer.calibrating = True  # passes on what it gets, so the conv is that of torch
-    torch.testing.assert_close(model.conv(x), nn.functional.conv2d(
-        x, model.conv.weight, stride=2, padding=1, groups=2))
+    torch.testing.assert_close(
+        model.conv(x), nn.functional.conv2d(x, model.conv.weight, stride=2, padding=1, groups=2))
 
 
 def test_conv_of_mmcv_is_swapped_too():
@@ -122,13 +123,20 @@ class TestSharedConv:
 
     def test_head_that_shares_convs_but_not_norms(self):
         head = RTMDetSepBNHead(
-            num_classes=2, in_channels=8, feat_channels=8, stacked_convs=1, share_conv=True,
+            num_classes=2,
+            in_channels=8,
+            feat_channels=8,
+            stacked_convs=1,
+            share_conv=True,
             anchor_generator=dict(type='mmdet.MlvlPointGenerator', offset=0, strides=[8, 16]),
-            bbox_coder=dict(type='mmdet.DistancePointBBoxCoder'), norm_cfg=dict(type='BN'),
-            act_cfg=dict(type='ReLU'), train_cfg=None,
-            loss_cls=dict(type='mmdet.QualityFocalLoss'), loss_bbox=dict(type='mmdet.GIoULoss'))
-        prepare(head, WEIGHT, INPUT, [
-            dict(pattern='rtm_*', weight_quantizer=dict(bit_width=8, normalize=False))])
+            bbox_coder=dict(type='mmdet.DistancePointBBoxCoder'),
+            norm_cfg=dict(type='BN'),
+            act_cfg=dict(type='ReLU'),
+            train_cfg=None,
+            loss_cls=dict(type='mmdet.QualityFocalLoss'),
+            loss_bbox=dict(type='mmdet.GIoULoss'))
+        prepare(head, WEIGHT, INPUT,
+                [dict(pattern='rtm_*', weight_quantizer=dict(bit_width=8, normalize=False))])
         first, second = (convs[0] for convs in head.cls_convs)
         assert type(first.conv) is QuantConv2d
         assert first.conv is second.conv and first.bn is not second.bn
@@ -171,8 +179,9 @@ class TestRefusals:
 
     @pytest.mark.parametrize('normalize', [True, False])
     def test_unless_normalize_is_given(self, normalize):
-        model = prepare(make_net(head=nn.Conv2d(4, 2, 1)), WEIGHT, INPUT, [
-            dict(pattern='head', weight_quantizer=dict(normalize=normalize))])
+        model = prepare(
+            make_net(head=nn.Conv2d(4, 2, 1)), WEIGHT, INPUT,
+            [dict(pattern='head', weight_quantizer=dict(normalize=normalize))])
         assert model.head.weight_quantizer.kernel.normalize is normalize
 
     def test_a_model_that_is_itself_a_conv_cannot_be_changed_in_place(self):

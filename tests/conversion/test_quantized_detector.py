@@ -68,8 +68,10 @@ def test_building_leaves_the_config_as_it_was():
 def test_unknown_key_of_the_block_is_an_error():
     cfg = model_cfg('RetinaNet', 4)
     cfg['quantization']['activation_quantizer'] = cfg['quantization'].pop('input_quantizer')
-    with pytest.raises(ValueError, match=r'quantization: unknown key\(s\) activation_quantizer.*'
-                       'known are weight_quantizer, input_quantizer, rules'):
+    with pytest.raises(
+            ValueError,
+            match=r'quantization: unknown key\(s\) activation_quantizer.*'
+            'known are weight_quantizer, input_quantizer, rules'):
         build(cfg)
 
 
@@ -141,8 +143,10 @@ def test_calibration_leaves_weights_statistics_and_mode_alone():
     model = build(model_cfg('RetinaNet', 4)).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     assert calibrate(model, [make_batch()]) > 0
-    changed = {key.rsplit('.', 1)[1] for key, value in model.state_dict().items()
-               if not torch.equal(value, before[key])}
+    changed = {
+        key.rsplit('.', 1)[1]
+        for key, value in model.state_dict().items() if not torch.equal(value, before[key])
+    }
     assert changed == {'interval', 'initialized'}
     assert all(module.training for module in model.modules())
 

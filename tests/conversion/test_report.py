@@ -35,12 +35,11 @@ def test_every_conv_of_the_model_has_a_row_in_module_order():
 
 def test_float_layers_are_listed_as_float():
     model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Linear(4, 2))
-    prepare(model, WEIGHT, INPUT, [
-        dict(pattern='2', weight_quantizer=None, input_quantizer=None)])
+    prepare(model, WEIGHT, INPUT, [dict(pattern='2', weight_quantizer=None, input_quantizer=None)])
     conv, linear = quantization_table(model)
     assert (conv.weight_bits, conv.input_bits, conv.granularity) == (4, 4, 'per_tensor')
-    assert (conv.weight_quantizer, conv.input_quantizer) == (
-        'LIQWeightQuantizer', 'LIQActivationQuantizer')
+    assert (conv.weight_quantizer, conv.input_quantizer) == ('LIQWeightQuantizer',
+                                                             'LIQActivationQuantizer')
     assert (linear.weight_bits, linear.input_bits, linear.granularity) == (32, 32, None)
     assert (linear.weight_quantizer, linear.input_quantizer) == (None, None)
     assert (conv.num_weights, linear.num_weights) == (3 * 4 * 9, 8)
@@ -67,8 +66,12 @@ def test_a_layer_that_was_tampered_with_shows_what_it_does_now():
 def test_text_has_a_line_for_every_row():
     rows = quantization_table(build(model_cfg('FCOS', 3)))
     lines = format_table(rows).splitlines()
-    assert [cell.strip() for cell in lines[1].strip('|').split('|')] == [
-        'module', 'weight bits', 'input bits', 'granularity', 'weights']
+    assert [cell.strip() for cell in lines[1].strip('|').split('|')
+            ] == ['module', 'weight bits', 'input bits', 'granularity', 'weights']
     cells = [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[3:-1]]
-    assert cells == [[row.module, str(row.weight_bits), str(row.input_bits), row.granularity,
-                      str(row.num_weights)] for row in rows]
+    assert cells == [[
+        row.module,
+        str(row.weight_bits),
+        str(row.input_bits), row.granularity,
+        str(row.num_weights)
+    ] for row in rows]

@@ -8,8 +8,7 @@ import torch
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmaqd.quantizers import (CheckpointMismatchError, IntervalQuantizer,
-                              UninitializedIntervalError)
+from mmaqd.quantizers import CheckpointMismatchError, IntervalQuantizer, UninitializedIntervalError
 from tests.helpers.detector import (LEVELS, build, build_calibrated, make_batch, model_cfg,
                                     raw_outputs)
 
@@ -64,8 +63,8 @@ def assert_refused(load: Callable, model: nn.Module, state: dict, message: str) 
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(CheckpointMismatchError, match=message):
         load(model, state)
-    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items()
-               ), 'a refused checkpoint changes nothing'
+    assert all(torch.equal(value, before[key])
+               for key, value in model.state_dict().items()), 'a refused checkpoint changes nothing'
 
 
 def test_round_trip_is_exact(load, low_bit_state):
@@ -90,8 +89,10 @@ def test_float_checkpoint_brings_the_weights_and_leaves_the_intervals_open(load)
 
 def test_float_checkpoint_does_not_reset_learned_intervals(load):
     model = build_calibrated('RetinaNet', 4)
-    before = {key: value.clone() for key, value in model.state_dict().items()
-              if '_quantizer.' in key}
+    before = {
+        key: value.clone()
+        for key, value in model.state_dict().items() if '_quantizer.' in key
+    }
     load(model, build(model_cfg('RetinaNet'), seed=5).state_dict())
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
 
@@ -115,8 +116,8 @@ def test_low_bit_checkpoint_with_one_bn_for_all_levels(load, low_bit_state):
     conv = model.bbox_head.cls_convs[0]
     first = low_bit_state['bbox_head.cls_convs.0.bn.0.running_mean']
     assert all(torch.equal(level.running_mean, first) for level in conv.bn)
-    assert all(bool(each.initialized) for each in model.modules()
-               if isinstance(each, IntervalQuantizer))
+    assert all(
+        bool(each.initialized) for each in model.modules() if isinstance(each, IntervalQuantizer))
 
 
 @pytest.mark.parametrize('bits', [2, 3, 8])
@@ -130,9 +131,10 @@ def test_checkpoint_of_other_bits(load, low_bit_state, bits):
 @pytest.mark.parametrize('bits', [None, 4], ids=['float', 'w4a4'])
 def test_checkpoint_of_another_detector(load, detector, bits):
     state = build(model_cfg(detector, bits)).state_dict()
-    assert_refused(load, build(model_cfg('RetinaNet', 4)), state,
-                   'does not belong to this RetinaNet: it lacks bbox_head.retina_cls.*'
-                   'it has also bbox_head')
+    assert_refused(
+        load, build(model_cfg('RetinaNet', 4)), state,
+        'does not belong to this RetinaNet: it lacks bbox_head.retina_cls.*'
+        'it has also bbox_head')
 
 
 @pytest.mark.parametrize('bits', [None, 4], ids=['float', 'w4a4'])

@@ -58,8 +58,9 @@ def test_low_bit_run_learns_weights_and_intervals(low_bit_run):
     moved = [key for key in intervals(first) if not torch.equal(first[key], last[key])]
     assert len(moved) > len(intervals(first)) / 2
     assert all(bool(value) for key, value in last.items() if key.endswith('.initialized'))
-    quantizers = [each for each in low_bit_run.model.modules()
-                  if isinstance(each, IntervalQuantizer)]
+    quantizers = [
+        each for each in low_bit_run.model.modules() if isinstance(each, IntervalQuantizer)
+    ]
     assert all(bool((each.scale > 0).all()) for each in quantizers)
     assert all(torch.isfinite(value).all() for value in last.values())
 
@@ -73,10 +74,15 @@ def test_low_bit_run_started_from_the_float_weights(low_bit_cfg, float_run, tmp_
 
 
 def test_intervals_are_logged_by_name_and_step(low_bit_run):
-    quantizers = {f'interval/{name}' for name, module in low_bit_run.model.named_modules()
-                  if isinstance(module, IntervalQuantizer)}
-    records = [record for record in scalars(low_bit_run.work_dir)
-               if any(key.startswith('interval/') for key in record)]
+    quantizers = {
+        f'interval/{name}'
+        for name, module in low_bit_run.model.named_modules()
+        if isinstance(module, IntervalQuantizer)
+    }
+    records = [
+        record for record in scalars(low_bit_run.work_dir) if any(
+            key.startswith('interval/') for key in record)
+    ]
     assert [record['step'] for record in records] == [2, 4]
     assert all(record.keys() - {'step'} == quantizers for record in records)
     name = 'neck.fpn_convs.0.conv.input_quantizer'
@@ -108,22 +114,25 @@ def test_inference_api_on_a_low_bit_checkpoint(low_bit_cfg, low_bit_run, tmp_pat
 @pytest.mark.parametrize('update_buffers', [False, True], ids=['parameters', 'buffers-too'])
 def test_ema_averages_the_intervals_too(low_bit_cfg, update_buffers, tmp_path):
     cfg = Config(low_bit_cfg.to_dict())
-    cfg.custom_hooks.append(dict(
-        type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.5,
-        update_buffers=update_buffers))
+    cfg.custom_hooks.append(
+        dict(
+            type='EMAHook',
+            ema_type='ExponentialMovingAverage',
+            momentum=0.5,
+            update_buffers=update_buffers))
     cfg.train_cfg.max_epochs = cfg.train_cfg.val_interval = 1
     runner = train(cfg, work_dir=str(tmp_path))
     saved = checkpoint(tmp_path, 1)
     averaged, plain = saved['state_dict'], saved['ema_state_dict']
     names = list(intervals(averaged))
-    assert names and all(bool(value) for key, value in averaged.items()
-                         if key.endswith('.initialized'))
+    assert names and all(
+        bool(value) for key, value in averaged.items() if key.endswith('.initialized'))
     assert any(not torch.equal(averaged[name], plain[f'module.{name}']) for name in names)
     fresh = build(cfg.model, seed=3)
     load_state_dict(fresh, averaged, strict=True)
     assert all(torch.isfinite(each).all() for each in raw_outputs(fresh.eval(), make_batch()))
-    resumed = make_runner(cfg, work_dir=str(tmp_path), resume=True, load_from=None,
-                          **{'train_cfg.max_epochs': 2})
+    resumed = make_runner(
+        cfg, work_dir=str(tmp_path), resume=True, load_from=None, **{'train_cfg.max_epochs': 2})
     resumed.train()
     assert low_bit_state(tmp_path, 2).keys() == averaged.keys()
     assert runner.epoch == 1 and resumed.epoch == 2
@@ -154,4 +163,5 @@ def test_every_detector_trains_on_a_batch_without_a_box(detector, tmp_path):
     train(cfg)
     losses = [record['loss'] for record in scalars(tmp_path / 'work') if 'loss' in record]
     assert len(losses) == 2 and np.isfinite(losses).all()
-    assert all(torch.isfinite(value).all() for value in low_bit_state(tmp_path / 'work', 1).values())
+    state = low_bit_state(tmp_path / 'work', 1)
+    assert all(torch.isfinite(value).all() for value in state.values())

@@ -179,9 +179,10 @@ def test_saves_its_operands_and_nothing_else(input_kernel, weight_kernel) -> Non
     known = {leaf.data_ptr() for leaf in o.leaves()}
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        fused(o, ConvGeometry(padding=(1, 1)), input_kernel, weight_kernel)
+        out = fused(o, ConvGeometry(padding=(1, 1)), input_kernel, weight_kernel)
     assert saved
     assert {tensor.data_ptr() for tensor in saved} <= known
+    assert not any(isinstance(kept, Tensor) for kept in vars(out.grad_fn).values())
 
 
 def test_double_backward_is_an_error() -> None:

@@ -31,23 +31,41 @@ def model_cfg(detector: str = 'RetinaNet', bits: int | None = None, **head: Any)
     cfg = dict(
         type=detector,
         data_preprocessor=dict(
-            type='DetDataPreprocessor', mean=[124, 116, 104], std=[1, 1, 1], bgr_to_rgb=True,
+            type='DetDataPreprocessor',
+            mean=[124, 116, 104],
+            std=[1, 1, 1],
+            bgr_to_rgb=True,
             pad_size_divisor=32),
         backbone=dict(
-            type='ResNet', depth=18, base_channels=8, num_stages=4, out_indices=(0, 1, 2, 3),
-            norm_cfg=norm, norm_eval=False),
+            type='ResNet',
+            depth=18,
+            base_channels=8,
+            num_stages=4,
+            out_indices=(0, 1, 2, 3),
+            norm_cfg=norm,
+            norm_eval=False),
         neck=dict(
-            type='FPN', in_channels=[8, 16, 32, 64], out_channels=CHANNELS, start_level=1,
-            add_extra_convs='on_output', num_outs=LEVELS, norm_cfg=norm,
+            type='FPN',
+            in_channels=[8, 16, 32, 64],
+            out_channels=CHANNELS,
+            start_level=1,
+            add_extra_convs='on_output',
+            num_outs=LEVELS,
+            norm_cfg=norm,
             act_cfg=dict(type='ReLU')),
         bbox_head=head_cfg(detector, **head),
         train_cfg=_train_cfg(detector),
         test_cfg=dict(
-            nms_pre=100, min_bbox_size=0, score_thr=0.0, nms=dict(type='nms', iou_threshold=0.6),
+            nms_pre=100,
+            min_bbox_size=0,
+            score_thr=0.0,
+            nms=dict(type='nms', iou_threshold=0.6),
             max_per_img=20))
     if bits is not None:
-        cfg.update(type='mmaqd.QuantizedDetector', detector=detector,
-                   quantization=quantization_cfg(detector, bits))
+        cfg.update(
+            type='mmaqd.QuantizedDetector',
+            detector=detector,
+            quantization=quantization_cfg(detector, bits))
     return deepcopy(cfg)  # nothing is shared, so a test may change any part
 
 
@@ -55,8 +73,12 @@ def head_cfg(detector: str, type_prefix: str = 'mmaqd.AQD', **changes: Any) -> d
     """Config of the dense head; ``type_prefix=''`` takes the upstream head."""
     heads = dict(RetinaNet=_retina_head, FCOS=_fcos_head, ATSS=_atss_head)
     cfg = dict(
-        num_classes=NUM_CLASSES, in_channels=CHANNELS, feat_channels=CHANNELS, stacked_convs=1,
-        norm_cfg=MULTI_LEVEL_BN, **heads[detector]())
+        num_classes=NUM_CLASSES,
+        in_channels=CHANNELS,
+        feat_channels=CHANNELS,
+        stacked_convs=1,
+        norm_cfg=MULTI_LEVEL_BN,
+        **heads[detector]())
     cfg['type'] = type_prefix + cfg['type']
     return deepcopy({**cfg, **changes})
 
@@ -115,8 +137,9 @@ def raw_outputs(model: nn.Module, batch: dict) -> list[torch.Tensor]:
 
 
 def _sample(boxes: bool, size: int) -> DetDataSample:
-    sample = DetDataSample(metainfo=dict(
-        img_shape=(size, size), ori_shape=(size, size), scale_factor=(1.0, 1.0), img_id=0))
+    sample = DetDataSample(
+        metainfo=dict(
+            img_shape=(size, size), ori_shape=(size, size), scale_factor=(1.0, 1.0), img_id=0))
     given = torch.tensor([[4., 6., 40., 44.]]) if boxes else torch.zeros(0, 4)
     sample.gt_instances = InstanceData(
         bboxes=given, labels=torch.ones(len(given), dtype=torch.long))
@@ -141,7 +164,10 @@ def _retina_head() -> dict:
     return dict(
         type='RetinaHead',
         anchor_generator=dict(
-            type='AnchorGenerator', octave_base_scale=2, scales_per_octave=1, ratios=[1.0],
+            type='AnchorGenerator',
+            octave_base_scale=2,
+            scales_per_octave=1,
+            ratios=[1.0],
             strides=[8, 16, 32, 64, 128]),
         bbox_coder=_box_coder((1., 1., 1., 1.)),
         loss_cls=_focal_loss(),
@@ -166,7 +192,10 @@ def _atss_head() -> dict:
     return dict(
         type='ATSSHead',
         anchor_generator=dict(
-            type='AnchorGenerator', ratios=[1.0], octave_base_scale=4, scales_per_octave=1,
+            type='AnchorGenerator',
+            ratios=[1.0],
+            octave_base_scale=4,
+            scales_per_octave=1,
             strides=[8, 16, 32, 64, 128]),
         bbox_coder=_box_coder((.1, .1, .2, .2)),
         loss_cls=_focal_loss(),
@@ -176,11 +205,22 @@ def _atss_head() -> dict:
 
 def _train_cfg(detector: str) -> dict:
     if detector == 'RetinaNet':
-        assigner = dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0,
-                        ignore_iof_thr=-1)
-        return dict(assigner=assigner, sampler=dict(type='PseudoSampler'), allowed_border=-1,
-                    pos_weight=-1, debug=False)
+        assigner = dict(
+            type='MaxIoUAssigner',
+            pos_iou_thr=0.5,
+            neg_iou_thr=0.4,
+            min_pos_iou=0,
+            ignore_iof_thr=-1)
+        return dict(
+            assigner=assigner,
+            sampler=dict(type='PseudoSampler'),
+            allowed_border=-1,
+            pos_weight=-1,
+            debug=False)
     if detector == 'ATSS':
-        return dict(assigner=dict(type='ATSSAssigner', topk=9), allowed_border=-1, pos_weight=-1,
-                    debug=False)
+        return dict(
+            assigner=dict(type='ATSSAssigner', topk=9),
+            allowed_border=-1,
+            pos_weight=-1,
+            debug=False)
     return dict()

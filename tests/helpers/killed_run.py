@@ -33,8 +33,14 @@ def train_until_killed(cfg: Config, path: Path, iteration: int) -> None:
     cfg.dump(str(path))
     with open(path.with_suffix('.log'), 'w') as log:
         process = subprocess.Popen(
-            [sys.executable, '-m', 'tests.helpers.killed_run', str(path), str(iteration)],
-            cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': '1'}, stdout=log, stderr=log,
+            [sys.executable, '-m', 'tests.helpers.killed_run',
+             str(path), str(iteration)],
+            cwd=ROOT,
+            env={
+                **os.environ, 'OMP_NUM_THREADS': '1'
+            },
+            stdout=log,
+            stderr=log,
             start_new_session=True)
         try:
             code = process.wait()

@@ -48,11 +48,14 @@ def scalars(work_dir: str | Path) -> list[dict]:
 def differences(first: Any, second: Any, path: str = '') -> list[str]:
     """Where two nested structures of dicts, sequences, tensors and values differ in any bit."""
     if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
-        return [each for key in first for each in differences(
-            first[key], second[key], f'{path}.{key}')]
+        return [
+            each for key in first for each in differences(first[key], second[key], f'{path}.{key}')
+        ]
     if isinstance(first, (list, tuple)) and len(first) == len(second):
-        return [each for index, pair in enumerate(zip(first, second))
-                for each in differences(*pair, f'{path}[{index}]')]
+        return [
+            each for index, pair in enumerate(zip(first, second))
+            for each in differences(*pair, f'{path}[{index}]')
+        ]
     if isinstance(first, torch.Tensor):
         return [] if torch.equal(first, second) and first.dtype == second.dtype else [path]
     return [] if type(first) is type(second) and first == second else [path]

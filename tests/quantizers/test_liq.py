@@ -159,6 +159,17 @@ def test_start_least_error_per_channel(normalize: bool) -> None:
 
 
 @pytest.mark.parametrize('start', ['least_error', 'max'])
+def test_normalized_weights_start_as_if_normalized_before(start: str) -> None:
+    """The samples of a large weight are normalized with the statistics of the whole weight."""
+    w = torch.randn(3 * 2**13)
+    w[::3] *= 5
+    normalized = (w - w.mean()) / w.std(correction=0)
+    found = observe(LIQWeightQuantizer(3, start=start), w)
+    expected = observe(LIQWeightQuantizer(3, normalize=False, start=start), normalized)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize('start', ['least_error', 'max'])
 def test_weights_count_once_however_often_they_are_seen(start: str) -> None:
     w = torch.randn(4, 9)
     once = LIQWeightQuantizer(4, start=start)

@@ -103,7 +103,8 @@ class Trainee:
 def peak_bytes(args: argparse.Namespace, name: str) -> int:
     """Peak memory of two steps, in a process of its own; on a CPU beyond that of building."""
     command = [sys.executable, *sys.argv, '--peak-of', name]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    return int(process.stdout.split()[-1])
 
 
 def print_peak(args: argparse.Namespace) -> None:

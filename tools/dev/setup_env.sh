@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up the environment of `make demo` and `make test` in $VENV, from nothing or from where it was.
+# Sets up the environment of `make demo` and `make test` in $VENV, or goes on where it stopped.
 #
 #   PYTHON  the interpreter the environment is made with (default python3; 3.10 or newer)
 #   VENV    the environment's folder (default .venv)
@@ -89,7 +89,7 @@ install_mmcv() {
         echo "setup: mmcv is compiled, and there is no g++. Install it: apt-get install g++" >&2
         exit 1
     }
-    echo "setup: mmcv with its operators, compiled by $JOBS processes (about 7 minutes on two cores)"
+    echo "setup: mmcv with its operators, compiled by $JOBS processes (7 minutes on two cores)"
     # CFLAGS replaces Python's own flags, so the usual ones are repeated; -g0 halves the time.
     set -m # a process group of its own, so that an interruption ends the compilers too
     CFLAGS='-O2 -g0 -DNDEBUG -fwrapv' MMCV_WITH_OPS=1 MAX_JOBS=$JOBS "${PIP[@]}" install -v \

@@ -41,8 +41,7 @@ def numbers(seed: int, epoch: int) -> list[float]:
 def loaded(seed: int, epoch: int) -> torch.Tensor:
     """(4, 3): the draws of an epoch's four items, by two workers."""
     start_epoch(seed, epoch)
-    loader = DataLoader(RandomNumbers(), batch_size=None, num_workers=2,
-                        worker_init_fn=seed_worker)
+    loader = DataLoader(RandomNumbers(), batch_size=None, num_workers=2, worker_init_fn=seed_worker)
     return torch.stack(list(loader))
 
 

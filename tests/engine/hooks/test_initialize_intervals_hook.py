@@ -33,8 +33,7 @@ class Loader:
 
 
 def make_runner(model: nn.Module, loader: Loader) -> SimpleNamespace:
-    return SimpleNamespace(
-        model=model, train_dataloader=loader, logger=logging.getLogger('test'))
+    return SimpleNamespace(model=model, train_dataloader=loader, logger=logging.getLogger('test'))
 
 
 def quantizers(model: nn.Module) -> list[IntervalQuantizer]:
@@ -54,8 +53,10 @@ def test_every_interval_starts_from_that_many_batches(num_batches, length, taken
         InitializeIntervalsHook(num_batches).before_train(make_runner(model, loader))
     assert (loader.started, loader.taken) == (1, taken)
     assert all(bool(each.initialized) for each in quantizers(model))
-    changed = {key for key, value in model.state_dict().items()
-               if not torch.equal(value, before[key])}
+    changed = {
+        key
+        for key, value in model.state_dict().items() if not torch.equal(value, before[key])
+    }
     assert {key.rsplit('.', 1)[1] for key in changed} == {'interval', 'initialized'}
     assert f'Started {len(quantizers(model))} quantization intervals' in caplog.text
 
@@ -80,8 +81,9 @@ def test_only_the_intervals_without_a_value_start(calibrated_state):
         new.interval.fill_(77.)
     InitializeIntervalsHook(1).before_train(make_runner(model, Loader()))
     assert bool(new.initialized) and float(new.interval) != 77.
-    assert all(torch.equal(value, calibrated_state[key])
-               for key, value in model.state_dict().items() if 'lateral_convs.0' not in key)
+    assert all(
+        torch.equal(value, calibrated_state[key]) for key, value in model.state_dict().items()
+        if 'lateral_convs.0' not in key)
 
 
 def test_a_float_model_is_nothing_to_it():

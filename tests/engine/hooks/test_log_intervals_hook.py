@@ -25,10 +25,11 @@ def make_model() -> nn.Module:
     constant = dict(start='constant', bit_width=4)
     return nn.Sequential(
         QuantConv2d(
-            1, 2, 1,
+            1,
+            2,
+            1,
             weight_quantizer=dict(type='mmaqd.LIQWeightQuantizer', axis=0, **constant),
-            input_quantizer=dict(
-                type='mmaqd.LIQActivationQuantizer', start_value=2.5, **constant)),
+            input_quantizer=dict(type='mmaqd.LIQActivationQuantizer', start_value=2.5, **constant)),
         nn.ReLU())
 
 
@@ -59,5 +60,4 @@ def test_steps_are_multiples_of_the_interval(interval, steps):
 
 def test_names_do_not_depend_on_a_model_wrapper():
     model = make_model()
-    assert run(LogIntervalsHook(1), nn.DataParallel(model), 1) == run(
-        LogIntervalsHook(1), model, 1)
+    assert run(LogIntervalsHook(1), nn.DataParallel(model), 1) == run(LogIntervalsHook(1), model, 1)

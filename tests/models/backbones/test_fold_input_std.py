@@ -16,8 +16,15 @@ STD = (58.395, 57.12, 61.0)
 
 
 def make_backbone(**changes) -> nn.Module:
-    cfg = dict(type='ResNet', depth=18, base_channels=4, num_stages=2, strides=(1, 2),
-               dilations=(1, 1), out_indices=(0, 1), norm_eval=False)
+    cfg = dict(
+        type='ResNet',
+        depth=18,
+        base_channels=4,
+        num_stages=2,
+        strides=(1, 2),
+        dilations=(1, 1),
+        out_indices=(0, 1),
+        norm_eval=False)
     return MODELS.build({**cfg, **changes})
 
 
@@ -51,8 +58,8 @@ def save(tmp_path, state: dict, prefix: str = '') -> str:
 
 
 def initialized(path: str, prefix: str | None = None) -> nn.Module:
-    backbone = make_backbone(init_cfg=dict(
-        type='mmaqd.FoldInputStd', checkpoint=path, std=list(STD), prefix=prefix))
+    backbone = make_backbone(
+        init_cfg=dict(type='mmaqd.FoldInputStd', checkpoint=path, std=list(STD), prefix=prefix))
     backbone.init_weights()
     backbone.eval()
     return backbone
@@ -89,8 +96,11 @@ def test_the_size_of_the_weights_is_kept():
 def test_only_the_stem_changes():
     original, folded = pretrained(), pretrained()
     FoldInputStd('', STD).fold(folded)
-    changed = [key for key, value in folded.state_dict().items()
-               if not torch.equal(value, original.state_dict()[key])]
+    changed = [
+        key for key, value in folded.state_dict().items()
+        if not torch.equal(value,
+                           original.state_dict()[key])
+    ]
     assert changed == ['conv1.weight', 'bn1.running_mean', 'bn1.running_var']
 
 
@@ -126,15 +136,17 @@ def test_a_second_init_weights_does_not_fold_again(tmp_path):
 
 def test_a_backbone_that_is_quantized_already_is_initialized_too(tmp_path):
     original = pretrained()
-    backbone = make_backbone(init_cfg=dict(
-        type='mmaqd.FoldInputStd', checkpoint=save(tmp_path, original.state_dict()), std=STD))
+    backbone = make_backbone(
+        init_cfg=dict(
+            type='mmaqd.FoldInputStd', checkpoint=save(tmp_path, original.state_dict()), std=STD))
     prepare(backbone, dict(type='mmaqd.LIQWeightQuantizer', bit_width=4, start='constant'))
     backbone.init_weights()
     assert isinstance(backbone.conv1, QuantConv2d)
     expected = pretrained()
     FoldInputStd('', STD).fold(expected)
-    assert all(torch.equal(backbone.state_dict()[key], value)
-               for key, value in expected.state_dict().items())
+    assert all(
+        torch.equal(backbone.state_dict()[key], value)
+        for key, value in expected.state_dict().items())
 
 
 def test_a_missing_checkpoint_names_the_file(tmp_path):

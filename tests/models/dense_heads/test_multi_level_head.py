@@ -34,8 +34,10 @@ class AQDGFLHead(MultiLevelHeadMixin, GFLHead):
 def make_feats(levels: int = LEVELS) -> list[Tensor]:
     """Non-negative feature maps of 16 x 16 down to 1 x 1, of a different size on every level."""
     generator = torch.Generator().manual_seed(2)
-    return [(level + 1) * torch.rand(2, CHANNELS, 2**(4 - level), 2**(4 - level),
-                                     generator=generator) for level in range(levels)]
+    return [
+        (level + 1) * torch.rand(2, CHANNELS, 2**(4 - level), 2**(4 - level), generator=generator)
+        for level in range(levels)
+    ]
 
 
 def make_head(detector: str, **changes) -> nn.Module:
@@ -77,8 +79,10 @@ def level_state(state: dict, level: int) -> dict:
     """The state of a head with one BN, which is that of one level of ``state``."""
     own = f'.bn.{level}.'
     others = [f'.bn.{other}.' for other in range(LEVELS) if other != level]
-    return {key.replace(own, '.bn.'): value for key, value in state.items()
-            if not any(other in key for other in others)}
+    return {
+        key.replace(own, '.bn.'): value
+        for key, value in state.items() if not any(other in key for other in others)
+    }
 
 
 @pytest.mark.parametrize('detector', DETECTORS)
@@ -116,8 +120,8 @@ def test_towers_have_their_own_bn_per_level_and_shared_convs(detector):
     head = make_head(detector)
     norms = [module for module in head.modules() if isinstance(module, MultiLevelBN)]
     assert [norm.num_levels for norm in norms] == [LEVELS, LEVELS]
-    assert len([module for module in head.modules() if isinstance(module, nn.BatchNorm2d)]
-               ) == 2 * LEVELS
+    assert len([module for module in head.modules()
+                if isinstance(module, nn.BatchNorm2d)]) == 2 * LEVELS
 
 
 @pytest.mark.parametrize('num_feats', [4, 3])
@@ -142,8 +146,8 @@ def test_an_exception_inside_a_level_leaves_the_head_clean():
     broken[2] = broken[2][:, :3]
     with pytest.raises(RuntimeError, match='channels'):
         head(broken)
-    assert [module.level for module in head.modules() if isinstance(module, MultiLevelBN)
-            ] == [None, None]
+    assert [module.level for module in head.modules()
+            if isinstance(module, MultiLevelBN)] == [None, None]
     with torch.no_grad():
         for parameter in head.parameters():
             parameter.mul_(1)  # in place: stale quantized weights would now be an error
@@ -221,10 +225,17 @@ class TestFurtherHead:
     """The mixin in front of an upstream head that the package knows nothing about."""
 
     CFG = dict(
-        num_classes=NUM_CLASSES, in_channels=CHANNELS, feat_channels=CHANNELS, stacked_convs=1,
-        reg_max=4, norm_cfg=MULTI_LEVEL_BN,
+        num_classes=NUM_CLASSES,
+        in_channels=CHANNELS,
+        feat_channels=CHANNELS,
+        stacked_convs=1,
+        reg_max=4,
+        norm_cfg=MULTI_LEVEL_BN,
         anchor_generator=dict(
-            type='AnchorGenerator', ratios=[1.0], octave_base_scale=4, scales_per_octave=1,
+            type='AnchorGenerator',
+            ratios=[1.0],
+            octave_base_scale=4,
+            scales_per_octave=1,
             strides=[8, 16, 32, 64, 128]),
         loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
         loss_dfl=dict(type='DistributionFocalLoss', loss_weight=0.25),
@@ -238,17 +249,21 @@ class TestFurtherHead:
     def test_it_trains_in_a_low_bit_detector_of_its_own_kind(self):
         cfg = model_cfg('ATSS', 4)
         cfg.update(detector='GFL', bbox_head=dict(type=AQDGFLHead, **self.CFG))
-        cfg['quantization']['rules'][1:] = [dict(
-            pattern='bbox_head.gfl_*', weight_quantizer=dict(bit_width=8, normalize=False),
-            input_quantizer=dict(bit_width=8))]
+        cfg['quantization']['rules'][1:] = [
+            dict(
+                pattern='bbox_head.gfl_*',
+                weight_quantizer=dict(bit_width=8, normalize=False),
+                input_quantizer=dict(bit_width=8))
+        ]
         cfg['quantization']['weight_quantizer']['start'] = 'constant'
         cfg['quantization']['input_quantizer']['start'] = 'constant'
         model = build(cfg).train()
         loss(model, make_batch()).backward()
         norms = [module for module in model.bbox_head.modules() if isinstance(module, MultiLevelBN)]
         assert len(norms) == 2
-        assert all(torch.isfinite(parameter.grad).all() for norm in norms
-                   for parameter in norm.parameters())
+        assert all(
+            torch.isfinite(parameter.grad).all() for norm in norms
+            for parameter in norm.parameters())
 
     def test_without_the_attributes_that_its_levels_need_it_says_so(self):
 
