@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional, Tuple, Union
+from typing import Any, Iterator, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -14,12 +14,17 @@ from mmaqd.registry import MODELS
 
 QuantizerCfg = Union[dict, nn.Module, None]
 
-# The state of the weights and the interval, and the weights quantized in that state.
-_Kept = Tuple[Optional[tuple], Optional[QuantizedWeight]]
-_NOTHING_KEPT: _Kept = (None, None)
+# Copies of the weights and their interval, and what they were quantized to.
+_Kept = Tuple[Tuple[Tensor, ...], Optional[QuantizedWeight]]
+_NOTHING_KEPT: _Kept = ((), None)
 
 # torch 2.1 has no such function
 _is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+
+
+def _same(kept: Sequence[Tensor], sources: Sequence[Tensor]) -> bool:
+    return len(kept) == len(sources) and all(
+        a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(kept, sources))
 
 
 @MODELS.register_module()
@@ -29,9 +34,9 @@ class QuantConv2d(nn.Conv2d):
     ``weight`` and ``bias`` keep their names, so that float checkpoints load. The bias is not
     quantized.
 
-    In evaluation without gradients the quantized weights are kept until the weights or their
-    interval change, or ``train()`` or ``eval()`` is called. (Call ``eval()`` after writing through
-    ``weight.data``, which autograd does not notice.)
+    In evaluation without gradients on a CPU the quantized weights are kept, together with a copy of
+    what they were made from, until that changes. (On a GPU quantizing again costs less than
+    comparing.)
 
     Args:
         *args, **kwargs: As for :class:`torch.nn.Conv2d`.
@@ -88,25 +93,19 @@ class QuantConv2d(nn.Conv2d):
                 self._shared_weight.release()
             self._shared_weight = None
 
-    def train(self, mode: bool = True) -> QuantConv2d:
-        self._kept = _NOTHING_KEPT
-        return super().train(mode)
-
     def __getstate__(self) -> dict:
         return {**self.__dict__, '_kept': _NOTHING_KEPT}
 
     def _kept_weight(self) -> Optional[QuantizedWeight]:
-        """What evaluation keeps of the quantized weights; None while training."""
+        """What evaluation keeps of the quantized weights; None where nothing is kept."""
         if self.training or torch.is_grad_enabled() or _is_compiling():
             return None
-        if self.weight.is_inference():  # has no version
+        if self.weight_quantizer is None or self.weight.device.type != 'cpu':
             return None
-        sources = [self.weight]
-        if self.weight_quantizer is not None:
-            sources += self.weight_quantizer.parameters()
-        state = tuple((source._version, source.data_ptr()) for source in sources)
-        if self._kept[0] != state:
-            self._kept = state, QuantizedWeight()
+        sources = (self.weight, *self.weight_quantizer.parameters())
+        # The contents are compared: a write through `.data`, as EMA does, leaves no other trace.
+        if not _same(self._kept[0], sources):
+            self._kept = tuple(source.clone() for source in sources), QuantizedWeight()
         return self._kept[1]
 
     def _forward_composed(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmaqd.functional import FakeQuantizeKernel, fake_quantize, least_error_interval
 from mmaqd.functional.kernels import compute_dtype
+from mmaqd.functional.liq import MIN_INTERVAL
 
 STARTS = ('least_error', 'max', 'constant')
 _SAMPLES_PER_CALL = 2**13
@@ -99,6 +100,10 @@ class IntervalQuantizer(nn.Module):
                     'batches), or load the checkpoint of a trained low-bit model (a float '
                     'checkpoint has no intervals).')
             self._known_initialized = True
+        if self.training:
+            # The optimizer may have stepped below zero. `.data`, because a shared conv has saved
+            # this parameter for the backward pass when it comes here for the next level.
+            self.interval.data.clamp_(min=MIN_INTERVAL)
         return (self.interval, )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -70,10 +70,14 @@ def widen_interval(conv):
     conv.weight_quantizer.interval.mul_(2)
 
 
-def exchange_data(conv):
-    """What MMEngine's EMA hook does before it lets the model evaluate."""
+def write_data(conv):
+    """What MMEngine's averaged models do; autograd's version counter does not notice."""
     conv.weight.data.copy_(-conv.weight.data)
-    conv.eval()
+
+
+def to_double_and_back(conv):
+    conv.double().weight.mul_(-1)
+    conv.float()
 
 
 def replace_data(conv):
@@ -81,7 +85,8 @@ def replace_data(conv):
 
 
 @pytest.mark.parametrize(
-    'change', [write_in_place, step, load, widen_interval, exchange_data, replace_data],
+    'change', [write_in_place, step, load, widen_interval, write_data, replace_data,
+                to_double_and_back],
     ids=lambda change: change.__name__)
 def test_notices_a_change(conv, change):
     with torch.no_grad():

@@ -241,3 +241,23 @@ def test_compiles_without_a_graph_break() -> None:
     compiled = torch.compile(loss, fullgraph=True, backend='aot_eager')
     found = torch.autograd.grad(compiled(x), leaves)
     torch.testing.assert_close(found, torch.autograd.grad(loss(x), leaves))
+
+
+@pytest.mark.parametrize('stepped_to', [-0.45, 0.0, 1e-9])
+def test_training_brings_the_interval_back_above_zero(stepped_to):
+    quantizer = LIQActivationQuantizer(4, start='constant')
+    with torch.no_grad():
+        quantizer.interval.fill_(stepped_to)
+    x = torch.rand(8) + 0.1
+    first, second = quantizer(x), quantizer(x)  # as a shared conv does for two levels
+    (first + second).sum().backward()
+    assert quantizer.interval.item() == pytest.approx(1e-6)
+    assert quantizer.interval.grad.item() == 2 * x.numel()
+
+
+def test_evaluation_does_not_write_to_the_interval():
+    quantizer = LIQActivationQuantizer(4, start='constant').eval()
+    with torch.no_grad():
+        quantizer.interval.fill_(-1)
+        quantizer(torch.rand(8))
+    assert quantizer.interval.item() == -1

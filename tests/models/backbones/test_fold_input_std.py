@@ -90,7 +90,7 @@ def test_the_size_of_the_weights_is_kept():
     original, folded = pretrained(), pretrained()
     FoldInputStd('', STD).fold(folded)
     ratio = folded.conv1.weight.norm() / original.conv1.weight.norm()
-    assert 0.95 < float(ratio) < 1.05
+    assert 0.95 < ratio.item() < 1.05
 
 
 def test_only_the_stem_changes():
