@@ -225,8 +225,9 @@ def test_block_ends_after_an_error_too() -> None:
     assert len(calls) == 2
 
 
-def test_eval_and_no_grad_give_the_numbers_of_training() -> None:
-    conv, x = QuantConv2d(2, 3, 3, **BOTH), torch.rand(2, 2, 5, 5)
+@pytest.mark.parametrize('sides', SIDES.values(), ids=SIDES.keys())
+def test_eval_and_no_grad_give_the_numbers_of_training(sides: dict) -> None:
+    conv, x = QuantConv2d(2, 3, 3, **sides), torch.rand(2, 2, 5, 5)
     expected = conv(x)
     with torch.no_grad():
         assert torch.equal(conv.eval()(x), expected)

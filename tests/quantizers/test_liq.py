@@ -205,10 +205,10 @@ def test_half_precision_starts_like_float32() -> None:
 
 def test_samples_are_spread_over_the_columns() -> None:
     """Maps whose size is a power of two: a stride of that size would see one column only."""
-    x = torch.rand(1, 64, 128, 128)
+    x = 3 * torch.rand(1, 64, 128, 128)
     x[..., 0] = 0
     found = observe(LIQActivationQuantizer(8), x)
-    assert found == pytest.approx(1, abs=0.05)
+    assert found.item() == pytest.approx(3, abs=0.1)
 
 
 def test_samples_do_not_grow_with_the_tensor() -> None:

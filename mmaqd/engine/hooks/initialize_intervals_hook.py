@@ -35,6 +35,12 @@ class InitializeIntervalsHook(Hook):
         if started:
             runner.logger.info(f'Started {started} quantization intervals from at most '
                                f'{self.num_batches} training batches.')
+            if not runner.cfg.get('load_from'):
+                runner.logger.warning(
+                    'The low-bit model is trained from scratch: load_from is None. Low bits need a '
+                    'trained float checkpoint to start from. (The --resume of MMDetection\'s own '
+                    'tools/train.py drops load_from where there is nothing to resume; ours keeps '
+                    'it.)')
 
     def _batches(self, runner: Runner) -> Iterator[Any]:
         # A generator, so that no worker is started when there is nothing to calibrate.
