@@ -32,8 +32,14 @@ class Loader:
             yield make_batch()
 
 
-def make_runner(model: nn.Module, loader: Loader) -> SimpleNamespace:
-    return SimpleNamespace(model=model, train_dataloader=loader, logger=logging.getLogger('test'))
+def make_runner(model: nn.Module,
+                loader: Loader,
+                load_from: str | None = 'float.pth') -> SimpleNamespace:
+    return SimpleNamespace(
+        model=model,
+        train_dataloader=loader,
+        logger=logging.getLogger('test'),
+        cfg=dict(load_from=load_from))
 
 
 def quantizers(model: nn.Module) -> list[IntervalQuantizer]:
@@ -59,6 +65,13 @@ def test_every_interval_starts_from_that_many_batches(num_batches, length, taken
     }
     assert {key.rsplit('.', 1)[1] for key in changed} == {'interval', 'initialized'}
     assert f'Started {len(quantizers(model))} quantization intervals' in caplog.text
+
+
+@pytest.mark.parametrize('load_from, warns', [(None, True), ('float.pth', False)])
+def test_warns_of_low_bit_training_from_scratch(load_from, warns, caplog):
+    model = build(model_cfg('RetinaNet', 4))
+    InitializeIntervalsHook(1).before_train(make_runner(model, Loader(), load_from))
+    assert ('trained from scratch: load_from is None' in caplog.text) is warns
 
 
 def test_a_trained_model_is_left_alone_and_costs_nothing(calibrated_state, caplog):
