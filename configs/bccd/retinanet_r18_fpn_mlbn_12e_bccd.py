@@ -10,12 +10,8 @@ norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     # Integer mean and std 1: the first conv sees integers and needs no input quantizer.
     data_preprocessor=dict(mean=[124, 116, 104], std=[1, 1, 1]),
-    backbone=dict(
-        depth=18,
-        frozen_stages=-1,
-        norm_cfg=norm_cfg,
-        norm_eval=False,
-        init_cfg=None),  # trained from scratch
+    backbone=dict(depth=18, frozen_stages=-1, norm_cfg=norm_cfg, norm_eval=False,
+                  init_cfg=None),  # trained from scratch
     neck=dict(in_channels=[64, 128, 256, 512], norm_cfg=norm_cfg, act_cfg=dict(type='ReLU')),
     bbox_head=dict(
         type='mmaqd.AQDRetinaHead',

@@ -30,12 +30,13 @@ def _check_state(module: nn.Module, state_dict: dict, prefix: str, *_: Any) -> N
             given.update((level, shape) for level in levels)
     optional = tuple(_quantizer_prefixes(module, prefix))
     problems = {
-        'lacks': [key for key in expected
-                  if key not in given and not key.startswith(optional)
-                  and not key.endswith('num_batches_tracked')],
+        'lacks': [
+            key for key in expected if key not in given and not key.startswith(optional)
+            and not key.endswith('num_batches_tracked')
+        ],
         'has also': [key for key in given if key not in expected],
-        'has in another shape': [key for key in given
-                                 if key in expected and given[key] != expected[key]],
+        'has in another shape':
+        [key for key in given if key in expected and given[key] != expected[key]],
     }
     if any(problems.values()):
         found = '; '.join(f'it {verb} {_some(keys)}' for verb, keys in problems.items() if keys)

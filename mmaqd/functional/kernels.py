@@ -19,8 +19,8 @@ class FakeQuantizeKernel(Protocol):
     def forward(self, x: Tensor, *parameters: Tensor) -> Tensor:
         """The fake-quantized tensor, of the shape of ``x``."""
 
-    def backward(self, grad: Tensor, x: Tensor, quantized: Tensor,
-                 *parameters: Tensor) -> tuple[Tensor, ...]:
+    def backward(self, grad: Tensor, x: Tensor, quantized: Tensor, *parameters:
+                 Tensor) -> tuple[Tensor, ...]:
         """Gradients of ``x`` and of each parameter.
 
         Args:

@@ -31,9 +31,10 @@ class ConvGeometry:
 
     def backward(self, grad: Tensor, x: Tensor, weight: Tensor, has_bias: bool,
                  needs: tuple[bool, bool, bool]) -> tuple[Optional[Tensor], ...]:
-        return torch.ops.aten.convolution_backward(
-            grad, x, weight, [weight.shape[0]] if has_bias else None, self.stride, self.padding,
-            self.dilation, False, (0, 0), self.groups, needs)
+        return torch.ops.aten.convolution_backward(grad, x, weight,
+                                                   [weight.shape[0]] if has_bias else None,
+                                                   self.stride, self.padding, self.dilation, False,
+                                                   (0, 0), self.groups, needs)
 
 
 class QuantizedWeight:
@@ -86,8 +87,8 @@ class _Plan:
             None if bias is None else bias.to(self.dtype))
 
 
-def _apply(kernel: Optional[FakeQuantizeKernel], x: Tensor,
-           parameters: tuple[Tensor, ...]) -> Tensor:
+def _apply(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: tuple[Tensor,
+                                                                              ...]) -> Tensor:
     return x if kernel is None else kernel.forward(compute_dtype(x), *parameters)
 
 
@@ -98,8 +99,7 @@ def _gradients(kernel: Optional[FakeQuantizeKernel], grad: Optional[Tensor], x: 
         return (None, ) * (1 + len(parameters))
     if kernel is None:
         return (grad.to(x.dtype), )
-    grad_x, *rest = kernel.backward(
-        compute_dtype(grad), compute_dtype(x), quantized, *parameters)
+    grad_x, *rest = kernel.backward(compute_dtype(grad), compute_dtype(x), quantized, *parameters)
     return (grad_x.to(x.dtype), *rest)
 
 

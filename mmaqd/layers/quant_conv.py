@@ -23,8 +23,8 @@ _is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 
 def _same(kept: Sequence[Tensor], sources: Sequence[Tensor]) -> bool:
-    return len(kept) == len(sources) and all(
-        a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(kept, sources))
+    return len(kept) == len(sources) and all(a.dtype == b.dtype and torch.equal(a, b)
+                                             for a, b in zip(kept, sources))
 
 
 @MODELS.register_module()
@@ -62,9 +62,18 @@ class QuantConv2d(nn.Conv2d):
                   input_quantizer: QuantizerCfg = None) -> QuantConv2d:
         """The quantized twin of ``conv``, which shares its parameters."""
         quant_conv = cls(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-            conv.dilation, conv.groups, conv.bias is not None, conv.padding_mode, device='meta',
-            weight_quantizer=weight_quantizer, input_quantizer=input_quantizer)
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            conv.bias is not None,
+            conv.padding_mode,
+            device='meta',
+            weight_quantizer=weight_quantizer,
+            input_quantizer=input_quantizer)
         quant_conv.weight = conv.weight
         quant_conv.bias = conv.bias
         quant_conv.train(conv.training)
@@ -75,7 +84,10 @@ class QuantConv2d(nn.Conv2d):
             return self._forward_composed(x)
         weight, inputs = self.weight_quantizer, self.input_quantizer
         return quant_conv2d(
-            x, self.weight, self.bias, self._geometry,
+            x,
+            self.weight,
+            self.bias,
+            self._geometry,
             input_kernel=inputs and inputs.kernel,
             input_parameters=inputs.kernel_parameters if inputs else (),
             weight_kernel=weight and weight.kernel,
@@ -119,8 +131,9 @@ class QuantConv2d(nn.Conv2d):
 
     @property
     def _is_fused(self) -> bool:
-        calibrating = any(quantizer is not None and quantizer.calibrating
-                          for quantizer in (self.weight_quantizer, self.input_quantizer))
+        calibrating = any(
+            quantizer is not None and quantizer.calibrating
+            for quantizer in (self.weight_quantizer, self.input_quantizer))
         zero_padding = self.padding_mode == 'zeros' and not isinstance(self.padding, str)
         return zero_padding and not calibrating
 

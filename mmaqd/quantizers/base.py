@@ -142,8 +142,11 @@ class IntervalQuantizer(nn.Module):
         samples = torch.cat(self._samples, dim=1)
         self._samples = []
         if not samples.any():
-            print_log(f'{self.name}: only zeros were seen while calibrating; the interval starts '
-                      'at 1.', 'current', level=30)
+            print_log(
+                f'{self.name}: only zeros were seen while calibrating; the interval starts '
+                'at 1.',
+                'current',
+                level=30)
         if self.start == 'max':
             start = _MAX_START_FRACTION * samples.mean(dim=1)
             start = torch.where(start > 0, start, torch.ones_like(start))

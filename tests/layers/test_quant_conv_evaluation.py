@@ -62,8 +62,10 @@ def step(conv):
 
 
 def load(conv):
-    conv.load_state_dict({name: value + 0.25 if value.is_floating_point() else value
-                          for name, value in conv.state_dict().items()})
+    conv.load_state_dict({
+        name: value + 0.25 if value.is_floating_point() else value
+        for name, value in conv.state_dict().items()
+    })
 
 
 def widen_interval(conv):
@@ -85,8 +87,8 @@ def replace_data(conv):
 
 
 @pytest.mark.parametrize(
-    'change', [write_in_place, step, load, widen_interval, write_data, replace_data,
-                to_double_and_back],
+    'change',
+    [write_in_place, step, load, widen_interval, write_data, replace_data, to_double_and_back],
     ids=lambda change: change.__name__)
 def test_notices_a_change(conv, change):
     with torch.no_grad():
@@ -120,8 +122,9 @@ def test_sharing_in_evaluation_uses_what_is_kept(conv, quantized):
     assert len(quantized) == 1
 
 
-@pytest.mark.parametrize('copied', [copy.deepcopy, lambda conv: pickle.loads(pickle.dumps(conv))],
-                         ids=['deepcopy', 'pickle'])
+@pytest.mark.parametrize(
+    'copied', [copy.deepcopy, lambda conv: pickle.loads(pickle.dumps(conv))],
+    ids=['deepcopy', 'pickle'])
 def test_copies_do_not_carry_kept_weights(conv, copied):
     size = len(pickle.dumps(conv))
     with torch.no_grad():

@@ -63,8 +63,12 @@ class TorchLSQConv2d(nn.Module):
 
 def _learnable(qmin: int, qmax: int, dtype: torch.dtype) -> nn.Module:
     module = _LearnableFakeQuantize(
-        observer=MovingAverageMinMaxObserver, quant_min=qmin, quant_max=qmax, scale=0.1,
-        use_grad_scaling=True, dtype=dtype)
+        observer=MovingAverageMinMaxObserver,
+        quant_min=qmin,
+        quant_max=qmax,
+        scale=0.1,
+        use_grad_scaling=True,
+        dtype=dtype)
     module.enable_param_learning()
     return module
 
@@ -74,9 +78,16 @@ def _brevitas_conv(conv: QuantConv2d) -> nn.Module:
     from brevitas.quant import Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
     inputs = conv.input_quantizer
     return qnn.QuantConv2d(
-        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
-        conv.dilation, conv.groups, conv.bias is not None,
-        weight_quant=Int8WeightPerTensorFloat, weight_bit_width=conv.weight_quantizer.bit_width,
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        conv.dilation,
+        conv.groups,
+        conv.bias is not None,
+        weight_quant=Int8WeightPerTensorFloat,
+        weight_bit_width=conv.weight_quantizer.bit_width,
         input_quant=None if inputs is None else Uint8ActPerTensorFloat,
         **({} if inputs is None else dict(input_bit_width=inputs.bit_width)))
 

@@ -78,8 +78,10 @@ class Trainee:
 
     def saved_bytes(self) -> int:
         """Bytes kept for the backward pass, parameters and the batch not counted."""
-        own = {tensor.untyped_storage().data_ptr()
-               for tensor in [*self.model.parameters(), *self.model.buffers()]}
+        own = {
+            tensor.untyped_storage().data_ptr()
+            for tensor in [*self.model.parameters(), *self.model.buffers()]
+        }
         own.add(self.data['inputs'].untyped_storage().data_ptr())
         kept: dict[int, int] = {}
 
@@ -129,13 +131,19 @@ def measure(args: argparse.Namespace, name: str, twin: Trainee) -> dict[str, Any
         ratios.append(seconds[-1] / base)
     ratios.sort()
     return dict(
-        name=name, seconds=statistics.median(seconds), step_ratio=statistics.median(ratios),
-        spread=(ratios[0], ratios[-1]), saved=trainee.saved_bytes(), peak=peak_bytes(args, name))
+        name=name,
+        seconds=statistics.median(seconds),
+        step_ratio=statistics.median(ratios),
+        spread=(ratios[0], ratios[-1]),
+        saved=trainee.saved_bytes(),
+        peak=peak_bytes(args, name))
 
 
 def table(rows: list[dict[str, Any]], saved: int, peak: int) -> str:
-    lines = ['| model | step / float (min to max) | s/step | saved for backward / float | '
-             'peak memory / float |', '|---|---|---|---|---|']
+    lines = [
+        '| model | step / float (min to max) | s/step | saved for backward / float | '
+        'peak memory / float |', '|---|---|---|---|---|'
+    ]
     for row in rows:
         low, high = row['spread']
         lines.append(
@@ -150,8 +158,7 @@ def main() -> None:
     if args.peak_of:
         print_peak(args)
         return
-    names = args.only or [name for name in VARIANTS
-                          if name != 'brevitas' or find_spec('brevitas')]
+    names = args.only or [name for name in VARIANTS if name != 'brevitas' or find_spec('brevitas')]
     twin = Trainee(args, 'float')
     saved, peak = twin.saved_bytes(), peak_bytes(args, 'float')
     rows = []
@@ -160,8 +167,15 @@ def main() -> None:
         print(table(rows, saved, peak), flush=True)
     if args.out:
         with open(args.out, 'w') as file:
-            json.dump(dict(arguments=vars(args), torch=torch.__version__, float_saved=saved,
-                           float_peak=peak, rows=rows), file, indent=2)
+            json.dump(
+                dict(
+                    arguments=vars(args),
+                    torch=torch.__version__,
+                    float_saved=saved,
+                    float_peak=peak,
+                    rows=rows),
+                file,
+                indent=2)
 
 
 if __name__ == '__main__':
