@@ -7,7 +7,7 @@ anyway) and the parameters are saved; the quantized tensors are computed again i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .kernels import FakeQuantizeKernel, compute_dtype
+
+Tensors = Tuple[Tensor, ...]
+OptionalTensors = Tuple[Optional[Tensor], ...]
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class ConvGeometry:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def backward(self, grad: Tensor, x: Tensor, weight: Tensor, has_bias: bool,
-                 needs: tuple[bool, bool, bool]) -> tuple[Optional[Tensor], ...]:
+                 needs: tuple[bool, bool, bool]) -> OptionalTensors:
         return torch.ops.aten.convolution_backward(grad, x, weight,
                                                    [weight.shape[0]] if has_bias else None,
                                                    self.stride, self.padding, self.dilation, False,
@@ -68,10 +71,10 @@ class _Plan:
     dtype: torch.dtype
     shared: Optional[QuantizedWeight]
 
-    def input_values(self, x: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+    def input_values(self, x: Tensor, parameters: Tensors) -> Tensor:
         return _apply(self.input_kernel, x, parameters)
 
-    def weight_values(self, weight: Tensor, parameters: tuple[Tensor, ...]) -> Tensor:
+    def weight_values(self, weight: Tensor, parameters: Tensors) -> Tensor:
 
         def compute() -> Tensor:
             return _apply(self.weight_kernel, weight, parameters)
@@ -79,7 +82,7 @@ class _Plan:
         return compute() if self.shared is None else self.shared.get(compute)
 
     def forward(self, x: Tensor, weight: Tensor, bias: Optional[Tensor],
-                parameters: tuple[Tensor, ...]) -> Tensor:
+                parameters: Tensors) -> Tensor:
         split = self.num_input_parameters
         return self.geometry.forward(
             self.input_values(x, parameters[:split]).to(self.dtype),
@@ -87,13 +90,12 @@ class _Plan:
             None if bias is None else bias.to(self.dtype))
 
 
-def _apply(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: tuple[Tensor,
-                                                                              ...]) -> Tensor:
+def _apply(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: Tensors) -> Tensor:
     return x if kernel is None else kernel.forward(compute_dtype(x), *parameters)
 
 
 def _gradients(kernel: Optional[FakeQuantizeKernel], grad: Optional[Tensor], x: Tensor,
-               quantized: Tensor, parameters: tuple[Tensor, ...]) -> tuple[Optional[Tensor], ...]:
+               quantized: Tensor, parameters: Tensors) -> OptionalTensors:
     """Gradients of ``x`` and the parameters from that of ``quantized``."""
     if grad is None:
         return (None, ) * (1 + len(parameters))
@@ -114,7 +116,7 @@ class _QuantConv2d(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, grad: Tensor) -> OptionalTensors:
         plan: _Plan = ctx.plan
         x, weight, bias, *rest = ctx.saved_tensors
         split = plan.num_input_parameters
@@ -139,9 +141,9 @@ def quant_conv2d(x: Tensor,
                  geometry: ConvGeometry,
                  *,
                  input_kernel: Optional[FakeQuantizeKernel] = None,
-                 input_parameters: tuple[Tensor, ...] = (),
+                 input_parameters: Tensors = (),
                  weight_kernel: Optional[FakeQuantizeKernel] = None,
-                 weight_parameters: tuple[Tensor, ...] = (),
+                 weight_parameters: Tensors = (),
                  shared: Optional[QuantizedWeight] = None) -> Tensor:
     """conv2d(Q_x(x), Q_w(weight)) + bias.
 

@@ -22,10 +22,13 @@ def build_quantizer(cfg: Union[dict, nn.Module, None], **context: Any) -> Option
 
     Raises:
         KeyError: ``type`` is missing or names no quantizer.
-        TypeError: A key that the quantizer does not know.
+        TypeError: ``cfg`` is something else, or has a key that the quantizer does not know.
     """
     if cfg is None or isinstance(cfg, nn.Module):
         return cfg
+    if not isinstance(cfg, dict):
+        raise TypeError('A quantizer is given as dict(type=..., bit_width=...), as a module or as '
+                        f'None, but got {cfg!r}.')
     arguments = dict(cfg)
     arguments.pop('_scope_', None)
     quantizer_class = _quantizer_class(arguments.pop('type', None))

@@ -1,6 +1,8 @@
 """Quantizers from configs, and the errors of a wrong config."""
 from __future__ import annotations
 
+import re
+
 import pytest
 from torch import nn
 
@@ -74,3 +76,10 @@ def test_missing_bit_width_is_named() -> None:
 
 def test_any_class_can_be_a_quantizer() -> None:
     assert isinstance(build_quantizer(dict(type=nn.Identity)), nn.Identity)
+
+
+@pytest.mark.parametrize(
+    'cfg', ['LIQWeightQuantizer', 4, ['mmaqd.LIQWeightQuantizer']], ids=['name', 'number', 'list'])
+def test_what_is_no_config_is_shown(cfg) -> None:
+    with pytest.raises(TypeError, match=r'given as dict\(type=.*but got ' + re.escape(repr(cfg))):
+        build_quantizer(cfg)
