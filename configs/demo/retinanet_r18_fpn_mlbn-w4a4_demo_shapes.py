@@ -24,7 +24,7 @@ custom_hooks = [
     dict(type='mmaqd.InitializeIntervalsHook'),
     dict(type='mmaqd.LogIntervalsHook'),
 ]
-optim_wrapper = dict(optimizer=dict(lr=0.01))
+optim_wrapper = dict(optimizer=dict(lr=0.0003))
 param_scheduler = [
     dict(
         type='CosineAnnealingLR',
@@ -34,4 +34,4 @@ param_scheduler = [
         eta_min_ratio=0.01,
         convert_to_iter_based=True),
 ]
-load_from = 'work_dirs/retinanet_r18_fpn_mlbn_demo_shapes/epoch_12.pth'
+load_from = 'work_dirs/retinanet_r18_fpn_mlbn_demo_shapes/epoch_11.pth'

@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 from typing import Mapping, Sequence
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from mmaqd.compat import load_from_local
 
 _PARTS = (('weight_quantizer', 'weights'), ('input_quantizer', 'inputs'))
 _LOG_PREFIX = 'interval/'
@@ -27,7 +28,7 @@ def checkpoint_intervals(checkpoint: str | Path) -> dict[str, float]:
     Raises:
         ValueError: If the checkpoint holds no interval.
     """
-    state = torch.load(checkpoint, map_location='cpu', weights_only=True)
+    state = load_from_local(str(checkpoint), map_location='cpu')
     suffixes = tuple(part + _STATE_SUFFIX for part, _ in _PARTS)
     intervals = {
         name[:-len(_STATE_SUFFIX)]: float(value.double().mean())

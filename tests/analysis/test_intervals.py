@@ -4,6 +4,7 @@ import json
 import pytest
 import torch
 from matplotlib.image import imread
+from mmengine.logging import HistoryBuffer
 from torch import nn
 
 from mmaqd.analysis import checkpoint_intervals, logged_intervals, plot_intervals
@@ -26,7 +27,9 @@ def test_checkpoint_intervals(tmp_path):
         input_quantizer=dict(type='mmaqd.LIQActivationQuantizer', bit_width=4))
     model[0].weight_quantizer.interval.data.copy_(torch.tensor([1.0, 2.0]))
     model[0].input_quantizer.interval.data.fill_(0.25)
-    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
+    # A runner's checkpoint holds its history of logged values too.
+    history = dict(log_scalars={'train/loss': HistoryBuffer([0.5], [1])})
+    torch.save(dict(state_dict=model.state_dict(), message_hub=history), tmp_path / 'model.pth')
     assert checkpoint_intervals(tmp_path / 'model.pth') == {
         '0.weight_quantizer': 1.5,
         '0.input_quantizer': 0.25
