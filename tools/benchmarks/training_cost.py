@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,13 +111,29 @@ def peak_bytes(args: argparse.Namespace, name: str) -> int:
 
 def print_peak(args: argparse.Namespace) -> None:
     trainee = Trainee(args, args.peak_of)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _reset_peak(trainee.device)
     for _ in range(2):
         trainee.step()
     if trainee.device.type == 'cuda':
         print(torch.cuda.max_memory_allocated())
     else:
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+        print(_status_bytes('VmHWM') - before)
+
+
+def _reset_peak(device: torch.device) -> int:
+    """Forget the peak of building the model; the bytes resident now (Linux) or 0 (GPU)."""
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        return 0
+    Path('/proc/self/clear_refs').write_text('5')
+    return _status_bytes('VmRSS')
+
+
+def _status_bytes(field: str) -> int:
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith(f'{field}:'):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f'/proc/self/status has no {field}; peak memory on a CPU needs Linux.')
 
 
 def measure(args: argparse.Namespace, name: str, twin: Trainee) -> dict[str, Any]:
