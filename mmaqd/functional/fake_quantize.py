@@ -22,9 +22,13 @@ class _FakeQuantize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         x, *parameters = ctx.saved_tensors
-        computed = compute_dtype(x)
-        quantized = ctx.kernel.forward(computed, *parameters)
-        grad_x, *rest = ctx.kernel.backward(compute_dtype(grad), computed, quantized, *parameters)
+        kernel, computed = ctx.kernel, compute_dtype(x)
+        prepared = kernel.prepare(computed, *parameters)
+        quantized = kernel.forward(computed, *parameters, prepared=prepared)
+        # A copy, as the kernel overwrites it.
+        grad = grad.to(computed.dtype, copy=True)
+        grad_x, *rest = kernel.backward(
+            grad, computed, quantized, *parameters, prepared=prepared)
         return (None, grad_x.to(x.dtype), *rest)
 
 

@@ -7,28 +7,100 @@ serve every family of quantizers, and neither saves more than the input and the 
 """
 from __future__ import annotations
 
-from typing import Optional, Protocol
+from typing import Any, Iterable, Optional
 
 import torch
 from torch import Tensor
 
+from .blocks import blocks
 
-class FakeQuantizeKernel(Protocol):
-    """Quantize-then-dequantize of one tensor, with learned parameters."""
 
-    def forward(self, x: Tensor, *parameters: Tensor) -> Tensor:
-        """The fake-quantized tensor, of the shape of ``x``."""
+class FakeQuantizeKernel:
+    """Quantize-then-dequantize of one tensor, with learned parameters.
 
-    def backward(self, grad: Tensor, x: Tensor, quantized: Tensor, *parameters:
-                 Tensor) -> tuple[Tensor, ...]:
+    A family gives the elementwise formulas for a part of the tensor (:meth:`_write_codes`,
+    :meth:`_dequantize`, :meth:`_gradients`); this class applies them to the whole.
+
+    Attributes:
+        bit_width: Number of bits of a code.
+        axis: The axis with parameters of its own per index; None for one of each.
+    """
+
+    bit_width: int
+    axis: Optional[int] = None
+
+    def prepare(self, x: Tensor, *parameters: Tensor) -> Any:
+        """What the formulas need besides ``x``, computed once: the scale, the mean of ``x``, ..."""
+        raise NotImplementedError
+
+    def parameter_gradient_factor(self, x: Tensor) -> float:
+        """Factor of the gradients of the parameters; by default 1."""
+        return 1.0
+
+    def codes(self, x: Tensor, *parameters: Tensor) -> Tensor:
+        """Integer codes of ``x``, as floating-point values."""
+        codes, prepared = torch.empty_like(x), self.prepare(x, *parameters)
+        for x_part, part in self._parts(x, codes):
+            self._write_codes(part, x_part, prepared)
+        return codes
+
+    def forward(self, x: Tensor, *parameters: Tensor, prepared: Any = None) -> Tensor:
+        """The fake-quantized tensor, of the shape of ``x``.
+
+        Args:
+            x: Any shape.
+            *parameters: Learned tensors.
+            prepared: What :meth:`prepare` returns, where it was called already.
+        """
+        prepared = prepared or self.prepare(x, *parameters)
+        quantized = torch.empty_like(x)
+        for x_part, part in self._parts(x, quantized):
+            self._write_codes(part, x_part, prepared)
+            self._dequantize(part, prepared)
+        return quantized
+
+    def backward(self,
+                 grad: Tensor,
+                 x: Tensor,
+                 quantized: Tensor,
+                 *parameters: Tensor,
+                 prepared: Any = None) -> tuple[Tensor, ...]:
         """Gradients of ``x`` and of each parameter.
 
         Args:
-            grad: Gradient of the output.
+            grad: Gradient of the output; overwritten by that of ``x``.
             x: Input of :meth:`forward`.
             quantized: Output of :meth:`forward`.
             *parameters: As for :meth:`forward`.
+            prepared: As for :meth:`forward`.
         """
+        prepared = prepared or self.prepare(x, *parameters)
+        gradients = [
+            self._gradients(*parts, prepared) for parts in self._parts(grad, x, quantized)
+        ]
+        factor = self.parameter_gradient_factor(x)
+        return (grad, *(_total(parts, factor) for parts in zip(*gradients)))
+
+    def _parts(self, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
+        return blocks(*tensors) if self.axis is None else [tensors]
+
+    def _write_codes(self, out: Tensor, x: Tensor, prepared: Any) -> None:
+        """Write the integer codes of ``x`` to ``out``."""
+        raise NotImplementedError
+
+    def _dequantize(self, codes: Tensor, prepared: Any) -> None:
+        """Turn ``codes`` into real values, in place."""
+        raise NotImplementedError
+
+    def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor,
+                   prepared: Any) -> tuple[Tensor, ...]:
+        """Overwrite ``grad`` by the gradient of ``x``; return those of the parameters."""
+        raise NotImplementedError
+
+
+def _total(parts: tuple[Tensor, ...], factor: float) -> Tensor:
+    total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
+    return total if factor == 1 else total * factor
 
 
 def per_channel(values: Tensor, like: Tensor, axis: Optional[int]) -> Tensor:
@@ -46,12 +118,12 @@ def per_channel(values: Tensor, like: Tensor, axis: Optional[int]) -> Tensor:
     return values.view(shape)
 
 
-def sum_over(x: Tensor, axis: Optional[int]) -> Tensor:
-    """Sum ``x`` over all axes but ``axis``; the counterpart of :func:`per_channel`."""
+def dot(x: Tensor, y: Tensor, axis: Optional[int] = None) -> Tensor:
+    """Sum of ``x * y`` over all axes but ``axis``. ``x`` may be overwritten."""
     if axis is None:
-        return x.sum()
+        return torch.dot(x.reshape(-1), y.reshape(-1))
     kept = axis % x.dim()
-    return x.sum([dim for dim in range(x.dim()) if dim != kept])
+    return x.mul_(y).sum([dim for dim in range(x.dim()) if dim != kept])
 
 
 def compute_dtype(x: Tensor) -> Tensor:

@@ -6,17 +6,18 @@ it stays positive whatever the optimizer does and can grow again from the floor.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor
 
-from .kernels import per_channel, sum_over
+from .kernels import FakeQuantizeKernel, dot, per_channel
 from .ranges import unsigned_qmax, weight_qmax
 from .rounding import round_half_even
 
 MIN_INTERVAL = 1e-6
 _MIN_STD = 1e-12
+
 
 
 def floor_interval(interval: Tensor) -> Tensor:
@@ -29,22 +30,48 @@ def lsq_gradient_factor(numel: int, qmax: int) -> float:
     return (max(numel, 1) * qmax)**-0.5
 
 
-def _gradient_and_error(grad: Tensor, x: Tensor, ratio: Tensor, quantized: Tensor,
-                        minimum: int) -> tuple[Tensor, Tensor]:
-    """Gradient of ``x``, and ``grad`` times Q(x) - x (inside) or Q(x) (outside).
+def clipped_gradients(grad: Tensor,
+                      x: Tensor,
+                      quantized: Tensor,
+                      low: Tensor,
+                      high: Tensor,
+                      axis: Optional[int] = None) -> Tensor:
+    """Gradients of a quantizer that clips to [low, high].
 
-    Inside is where ``ratio`` = x/v lies in [minimum, 1]. ``ratio`` is overwritten: on a CPU most of
-    the time of such passes goes into new memory, so there are only two tensors of it here.
+    ``grad`` is overwritten by the gradient of ``x``: itself inside, 0 outside. On a CPU most of the
+    time of such operations goes into memory, so there are only two new tensors here.
+
+    Returns:
+        The sum over all axes but ``axis`` of ``grad`` times Q(x) - x inside and Q(x) outside.
     """
-    inside = ratio.clamp(minimum, 1)
-    torch.eq(inside, ratio, out=inside)
-    error = torch.addcmul(quantized, inside, x, value=-1, out=ratio).mul_(grad)
-    return inside.mul_(grad), error
+    # On a CPU clamp() is slow with tensors as bounds, and so is multiplying by a mask of bools.
+    inside = torch.minimum(x, high)
+    torch.maximum(inside, low, out=inside)
+    torch.eq(inside, x, out=inside)
+    error = torch.addcmul(quantized, inside, x, value=-1)
+    total = dot(error, grad, axis)
+    grad.mul_(inside)
+    return total
+
+
+class _Activation(NamedTuple):
+    interval: Tensor
+    scale: Tensor
+    zero: Tensor
+
+
+class _Weight(NamedTuple):
+    interval: Tensor
+    scale: Tensor
+    mean: Optional[Tensor]
+    std: Optional[Tensor]
 
 
 @dataclass(frozen=True)
-class LIQActivationKernel:
+class LIQActivationKernel(FakeQuantizeKernel):
     """LIQ of a non-negative tensor: levels v q/n with q in 0..n, n = 2^b - 1.
+
+    dQ/dx = 1 on 0 <= x <= v; dQ/dv = (Q(x) - x)/v there, 1 above, 0 below.
 
     Args:
         bit_width: b, 2 to 8.
@@ -62,31 +89,34 @@ class LIQActivationKernel:
         """Real value of one integer step, v/n."""
         return floor_interval(interval) / self.qmax
 
-    def codes(self, x: Tensor, interval: Tensor) -> Tensor:
-        """Integer codes 0..n of ``x``, as floating-point values."""
-        clipped = (x / floor_interval(interval)).clamp_(0, 1)
-        return round_half_even(clipped.mul_(self.qmax))
+    def parameter_gradient_factor(self, x: Tensor) -> float:
+        return lsq_gradient_factor(x.numel(), self.qmax) if self.gradient_factor else 1.0
 
-    def forward(self, x: Tensor, interval: Tensor) -> Tensor:
-        return self.codes(x, interval).mul_(self.scale(interval))
-
-    def backward(self, grad: Tensor, x: Tensor, quantized: Tensor,
-                 interval: Tensor) -> tuple[Tensor, Tensor]:
-        """dQ/dx = 1 on 0 <= x <= v; dQ/dv = (Q(x) - x)/v there, 1 above, 0 below."""
+    def prepare(self, x: Tensor, interval: Tensor) -> _Activation:
         floored = floor_interval(interval)
-        grad_x, error = _gradient_and_error(grad, x, x / floored, quantized, minimum=0)
-        grad_interval = error.sum() / floored
-        if self.gradient_factor:
-            grad_interval = grad_interval * lsq_gradient_factor(x.numel(), self.qmax)
-        return grad_x, grad_interval
+        return _Activation(floored, floored / self.qmax, torch.zeros_like(floored))
+
+    def _write_codes(self, out: Tensor, x: Tensor, prepared: _Activation) -> None:
+        torch.div(x, prepared.interval, out=out)
+        round_half_even(out.clamp_(0, 1).mul_(self.qmax), out=out)
+
+    def _dequantize(self, codes: Tensor, prepared: _Activation) -> None:
+        codes.mul_(prepared.scale)
+
+    def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor,
+                   prepared: _Activation) -> tuple[Tensor]:
+        total = clipped_gradients(grad, x, quantized, prepared.zero, prepared.interval)
+        return (total / prepared.interval, )
 
 
 @dataclass(frozen=True)
-class LIQWeightKernel:
+class LIQWeightKernel(FakeQuantizeKernel):
     """LIQ of weights, symmetric: levels v k/n with odd k in -n..n, n = 2^b - 1 (no zero level).
 
     At 8 bits k runs over the integers -127..127 and n = 127 (narrow range, with zero), because the
     odd codes would not fit int8.
+
+    dQ/dw = 1 on |w| <= v; dQ/dv = (Q(w) - w)/v there, sign(w) outside.
 
     Args:
         bit_width: b, 1 to 8.
@@ -110,40 +140,51 @@ class LIQWeightKernel:
         """Real value of one integer step, v/n; the shape of ``interval``."""
         return floor_interval(interval) / self.qmax
 
+    def prepare(self, w: Tensor, interval: Tensor) -> _Weight:
+        floored = floor_interval(interval)
+        return _Weight(floored, per_channel(floored / self.qmax, w, self.axis),
+                       *self._statistics(w))
+
+    def parameter_gradient_factor(self, w: Tensor) -> float:
+        if not self.gradient_factor:
+            return 1.0
+        intervals = 1 if self.axis is None else max(w.shape[self.axis], 1)
+        return lsq_gradient_factor(w.numel() // intervals, self.qmax)
+
     def normalized(self, w: Tensor) -> Tensor:
         """What is quantized: ``w`` or (w - mean)/std."""
-        return (w - w.mean()) / self._std(w) if self.normalize else w
+        if not self.normalize:
+            return w
+        mean, std = self._statistics(w)
+        return (w - mean).div_(std)
 
-    def codes(self, w: Tensor, interval: Tensor) -> Tensor:
-        """Integer codes -n..n of ``w``, as floating-point values."""
-        ratio = self.normalized(w) / per_channel(floor_interval(interval), w, self.axis)
-        return self._codes(ratio.clamp_(-1, 1))
-
-    def forward(self, w: Tensor, interval: Tensor) -> Tensor:
-        scale = per_channel(self.scale(interval), w, self.axis)
-        return self.codes(w, interval).mul_(scale)
-
-    def backward(self, grad: Tensor, w: Tensor, quantized: Tensor,
-                 interval: Tensor) -> tuple[Tensor, Tensor]:
-        """dQ/dw = 1 on |w| <= v; dQ/dv = (Q(w) - w)/v there, sign(w) outside."""
-        floored = floor_interval(interval)
-        normalized = self.normalized(w)
-        ratio = normalized / per_channel(floored, w, self.axis)
-        grad_w, error = _gradient_and_error(grad, normalized, ratio, quantized, minimum=-1)
-        if self.normalize:
-            grad_w = grad_w.div_(self._std(w))
-        grad_interval = sum_over(error, self.axis) / floored
-        if self.gradient_factor:
-            shared_by = w.numel() // max(interval.numel(), 1)
-            grad_interval = grad_interval * lsq_gradient_factor(shared_by, self.qmax)
-        return grad_w, grad_interval
-
-    def _codes(self, clipped: Tensor) -> Tensor:
+    def _write_codes(self, out: Tensor, w: Tensor, prepared: _Weight) -> None:
+        interval = per_channel(prepared.interval, w, self.axis)
+        torch.div(self._normalized(w, prepared, out), interval, out=out).clamp_(-1, 1)
         if self.bit_width == 8:
-            return round_half_even(clipped * self.qmax)
-        unsigned = round_half_even(((clipped + 1) / 2).mul_(self.qmax))
-        return unsigned.mul_(2).sub_(self.qmax)
+            round_half_even(out.mul_(self.qmax), out=out)
+        else:
+            round_half_even(out.add_(1).mul_(self.qmax / 2), out=out).mul_(2).sub_(self.qmax)
+
+    def _dequantize(self, codes: Tensor, prepared: _Weight) -> None:
+        codes.mul_(prepared.scale)
+
+    def _gradients(self, grad: Tensor, w: Tensor, quantized: Tensor,
+                   prepared: _Weight) -> tuple[Tensor]:
+        interval = per_channel(prepared.interval, w, self.axis)
+        normalized = self._normalized(w, prepared)
+        total = clipped_gradients(grad, normalized, quantized, -interval, interval, self.axis)
+        if prepared.std is not None:
+            grad.div_(prepared.std)
+        return (total / prepared.interval, )
+
+    def _statistics(self, w: Tensor) -> tuple[Optional[Tensor], Optional[Tensor]]:
+        if not self.normalize:
+            return None, None
+        return w.mean(), w.std(correction=0).clamp_min(_MIN_STD)
 
     @staticmethod
-    def _std(w: Tensor) -> Tensor:
-        return w.std(correction=0).clamp_min(_MIN_STD)
+    def _normalized(w: Tensor, prepared: _Weight, out: Optional[Tensor] = None) -> Tensor:
+        if prepared.std is None:
+            return w
+        return torch.sub(w, prepared.mean, out=out).div_(prepared.std)

@@ -7,7 +7,7 @@ anyway) and the parameters are saved; the quantized tensors are computed again i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -45,16 +45,20 @@ class QuantizedWeight:
 
     A head applies its convs to every pyramid level. The levels' calls are given one object of this
     class, so the weights are quantized once in the forward pass and once in the backward pass.
-    :meth:`release` frees the values in between.
+    :meth:`release` frees the values in between; what the kernel prepared stays.
     """
 
     def __init__(self) -> None:
         self._values: Optional[Tensor] = None
+        self.prepared: Any = None
 
-    def get(self, compute: Callable[[], Tensor]) -> Tensor:
-        """The kept values; ``compute`` is called where there are none."""
+    def get(self, kernel: FakeQuantizeKernel, weight: Tensor, parameters: Tensors) -> Tensor:
+        """The kept values; ``weight`` is quantized where there are none."""
         if self._values is None:
-            self._values = compute()
+            weight = compute_dtype(weight)
+            if self.prepared is None:
+                self.prepared = kernel.prepare(weight, *parameters)
+            self._values = kernel.forward(weight, *parameters, prepared=self.prepared)
         return self._values
 
     def release(self) -> None:
@@ -69,17 +73,21 @@ class _Plan:
     weight_kernel: Optional[FakeQuantizeKernel]
     num_input_parameters: int
     dtype: torch.dtype
-    shared: Optional[QuantizedWeight]
+    quantized_weight: QuantizedWeight
+    is_shared: bool
 
     def input_values(self, x: Tensor, parameters: Tensors) -> Tensor:
-        return _apply(self.input_kernel, x, parameters)
+        if self.input_kernel is None:
+            return x
+        return self.input_kernel.forward(compute_dtype(x), *parameters)
 
     def weight_values(self, weight: Tensor, parameters: Tensors) -> Tensor:
-
-        def compute() -> Tensor:
-            return _apply(self.weight_kernel, weight, parameters)
-
-        return compute() if self.shared is None else self.shared.get(compute)
+        if self.weight_kernel is None:
+            return weight
+        values = self.quantized_weight.get(self.weight_kernel, weight, parameters)
+        if not self.is_shared:
+            self.quantized_weight.release()
+        return values
 
     def forward(self, x: Tensor, weight: Tensor, bias: Optional[Tensor],
                 parameters: Tensors) -> Tensor:
@@ -90,18 +98,19 @@ class _Plan:
             None if bias is None else bias.to(self.dtype))
 
 
-def _apply(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: Tensors) -> Tensor:
-    return x if kernel is None else kernel.forward(compute_dtype(x), *parameters)
-
-
-def _gradients(kernel: Optional[FakeQuantizeKernel], grad: Optional[Tensor], x: Tensor,
-               quantized: Tensor, parameters: Tensors) -> OptionalTensors:
-    """Gradients of ``x`` and the parameters from that of ``quantized``."""
+def _gradients(kernel: Optional[FakeQuantizeKernel],
+               grad: Optional[Tensor],
+               x: Tensor,
+               quantized: Tensor,
+               parameters: Tensors,
+               prepared: Any = None) -> OptionalTensors:
+    """Gradients of ``x`` and the parameters from that of ``quantized``, which is overwritten."""
     if grad is None:
         return (None, ) * (1 + len(parameters))
     if kernel is None:
         return (grad.to(x.dtype), )
-    grad_x, *rest = kernel.backward(compute_dtype(grad), compute_dtype(x), quantized, *parameters)
+    grad_x, *rest = kernel.backward(
+        compute_dtype(grad), compute_dtype(x), quantized, *parameters, prepared=prepared)
     return (grad_x.to(x.dtype), *rest)
 
 
@@ -130,7 +139,8 @@ class _QuantConv2d(torch.autograd.Function):
             grad, x_q.to(plan.dtype), weight_q.to(plan.dtype), bias is not None,
             (needs_input, needs_weight, bias is not None and needed[2]))
         grad_x, *grads_input = _gradients(plan.input_kernel, grad_x, x, x_q, of_input)
-        grad_w, *grads_weight = _gradients(plan.weight_kernel, grad_w, weight, weight_q, of_weight)
+        grad_w, *grads_weight = _gradients(plan.weight_kernel, grad_w, weight, weight_q, of_weight,
+                                           plan.quantized_weight.prepared)
         grad_b = None if grad_b is None else grad_b.to(bias.dtype)
         return (None, grad_x, grad_w, grad_b, *grads_input, *grads_weight)
 
@@ -166,7 +176,7 @@ def quant_conv2d(x: Tensor,
         (N, C_out, H_out, W_out).
     """
     plan = _Plan(geometry, input_kernel, weight_kernel, len(input_parameters),
-                 _conv_dtype(x, weight), shared)
+                 _conv_dtype(x, weight), shared or QuantizedWeight(), shared is not None)
     parameters = (*input_parameters, *weight_parameters)
     if torch.jit.is_tracing() or not torch.is_grad_enabled():
         # A trace (of the flops counter, say) sees the operators only outside an autograd function.

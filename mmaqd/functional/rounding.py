@@ -1,18 +1,24 @@
 """The one rounding rule of the package. The fake-quantized and the integer path both call it."""
 from __future__ import annotations
 
+from typing import Optional
+
 import torch
 from torch import Tensor
 
 
-def round_half_even(x: Tensor) -> Tensor:
+def round_half_even(x: Tensor, out: Optional[Tensor] = None) -> Tensor:
     """Round to the nearest integer, ties to the even one. The result keeps the dtype of ``x``.
+
+    Args:
+        x: Any shape.
+        out: Where the result is written, e.g. ``x`` itself; None for a new tensor.
 
     Example:
         >>> round_half_even(torch.tensor([0.5, 1.5, 2.5, -0.5]))
         tensor([0., 2., 2., -0.])
     """
-    return torch.round(x)
+    return torch.round(x, out=out)
 
 
 def round_ste(x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmaqd.functional.kernels import compute_dtype, per_channel, sum_over
+from mmaqd.functional.kernels import compute_dtype, dot, per_channel
 
 
 @pytest.mark.parametrize('axis', [0, 1, 2, -1])
@@ -22,14 +22,15 @@ def test_per_tensor_values_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize('axis', [0, 1, 2, -1])
-def test_sum_over_keeps_its_axis(axis: int) -> None:
-    x = torch.arange(24.0).view(2, 3, 4)
-    expected = torch.stack([part.sum() for part in x.unbind(axis)])
-    assert torch.equal(sum_over(x, axis), expected)
+def test_dot_keeps_its_axis(axis: int) -> None:
+    x, y = torch.arange(24.0).view(2, 3, 4), torch.arange(24.0, 48.0).view(2, 3, 4)
+    expected = torch.stack([part.sum() for part in (x * y).unbind(axis)])
+    assert torch.equal(dot(x, y, axis), expected)
 
 
-def test_sum_over_nothing_kept_is_the_sum() -> None:
-    assert sum_over(torch.ones(2, 3), None) == 6
+def test_dot_with_nothing_kept_is_the_sum() -> None:
+    x = torch.arange(6.0).view(2, 3)
+    assert dot(x, x.T.contiguous().T) == (x * x).sum()
 
 
 @pytest.mark.parametrize(('given', 'computed'), [

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +20,13 @@ class CountingKernel(LIQWeightKernel):
 
     calls: list = field(default_factory=list)
 
-    def forward(self, w: Tensor, interval: Tensor) -> Tensor:
+    def forward(self, w: Tensor, interval: Tensor, **kwargs: Any) -> Tensor:
         self.calls.append('forward')
-        return super().forward(w, interval)
+        return super().forward(w, interval, **kwargs)
+
+    def prepare(self, w: Tensor, interval: Tensor) -> Any:
+        self.calls.append('prepare')
+        return super().prepare(w, interval)
 
 
 def run_levels(o: Operands, kernel: LIQWeightKernel, shared: QuantizedWeight | None) -> Tensor:
@@ -35,13 +40,13 @@ def run_levels(o: Operands, kernel: LIQWeightKernel, shared: QuantizedWeight | N
 
 
 def test_quantized_once_forward_and_once_backward() -> None:
-    o, kernel, shared = Operands(), CountingKernel(4), QuantizedWeight()
+    o, kernel, shared = Operands(), CountingKernel(4, normalize=True), QuantizedWeight()
     o.leaves()
     loss = run_levels(o, kernel, shared)
-    assert kernel.calls == ['forward']
+    assert kernel.calls == ['prepare', 'forward']
     shared.release()
     loss.backward()
-    assert kernel.calls == ['forward'] * 2
+    assert kernel.calls == ['prepare', 'forward', 'forward']
 
 
 def test_sharing_changes_no_number() -> None:
@@ -55,20 +60,18 @@ def test_sharing_changes_no_number() -> None:
         losses.append((loss, *torch.autograd.grad(loss, leaves)))
     for one, other in zip(*losses):
         assert torch.equal(one, other)
-    assert len(kernel.calls) == 2 * len(SIZES) + 2
+    assert kernel.calls.count('forward') == 2 * len(SIZES) + 2
 
 
 def test_values_are_kept_until_release() -> None:
-    shared, computed = QuantizedWeight(), []
-
-    def compute() -> Tensor:
-        computed.append(torch.ones(1))
-        return computed[-1]
-
-    assert shared.get(compute) is shared.get(compute)
+    shared, kernel = QuantizedWeight(), CountingKernel(4, normalize=True)
+    arguments = kernel, torch.arange(6.0), (torch.tensor(1.5), )
+    values = shared.get(*arguments)
+    assert shared.get(*arguments) is values
     shared.release()
-    assert shared.get(compute) is computed[1]
-    assert len(computed) == 2
+    again = shared.get(*arguments)
+    assert again is not values and torch.equal(again, values)
+    assert kernel.calls == ['prepare', 'forward', 'forward']
 
 
 def test_one_object_serves_autocast_and_float32() -> None:

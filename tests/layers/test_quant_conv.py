@@ -164,9 +164,9 @@ class CountingKernel(LIQWeightKernel):
 
     calls: list = field(default_factory=list)
 
-    def forward(self, w: Tensor, interval: Tensor) -> Tensor:
+    def forward(self, w: Tensor, interval: Tensor, **kwargs: Any) -> Tensor:
         self.calls.append(1)
-        return super().forward(w, interval)
+        return super().forward(w, interval, **kwargs)
 
 
 def make_counted() -> tuple[QuantConv2d, list]:

@@ -25,9 +25,9 @@ def quantized(monkeypatch) -> list:
     calls = []
     forward = LIQWeightKernel.forward
 
-    def counted(self, *tensors):
+    def counted(self, *tensors, **kwargs):
         calls.append(self)
-        return forward(self, *tensors)
+        return forward(self, *tensors, **kwargs)
 
     monkeypatch.setattr(LIQWeightKernel, 'forward', counted)
     return calls
