@@ -29,14 +29,27 @@ def lsq_gradient_factor(numel: int, qmax: int) -> float:
     return (max(numel, 1) * qmax)**-0.5
 
 
-def _gradient_and_error(grad: Tensor, x: Tensor, ratio: Tensor, quantized: Tensor,
-                        minimum: int) -> tuple[Tensor, Tensor]:
+def features_of_a_sample(x: Tensor) -> int:
+    """N of that factor for activations (B, ...): the features of the layer, B not counted.
+
+    A tensor of fewer than two dimensions is one sample.
+    """
+    return x.numel() // max(x.shape[0], 1) if x.dim() > 1 else x.numel()
+
+
+def gradient_and_error(grad: Tensor,
+                       x: Tensor,
+                       ratio: Tensor,
+                       quantized: Tensor,
+                       minimum: int,
+                       maximum: int = 1) -> tuple[Tensor, Tensor]:
     """Gradient of ``x``, and ``grad`` times Q(x) - x (inside) or Q(x) (outside).
 
-    Inside is where ``ratio`` = x/v lies in [minimum, 1]. ``ratio`` is overwritten: on a CPU most of
-    the time of such passes goes into new memory, so there are only two tensors of it here.
+    Inside is where ``ratio``, x over the length that is learned, lies in [minimum, maximum].
+    ``ratio`` is overwritten: on a CPU most of the time of such passes goes into new memory, so
+    there are only two tensors of it here.
     """
-    inside = ratio.clamp(minimum, 1)
+    inside = ratio.clamp(minimum, maximum)
     torch.eq(inside, ratio, out=inside)
     error = torch.addcmul(quantized, inside, x, value=-1, out=ratio).mul_(grad)
     return inside.mul_(grad), error
@@ -48,7 +61,8 @@ class LIQActivationKernel:
 
     Args:
         bit_width: b, 2 to 8.
-        gradient_factor: Multiply the gradient of the interval by 1/sqrt(N n).
+        gradient_factor: Multiply the gradient of the interval by 1/sqrt(N n), N the number of
+            features of one sample.
     """
 
     bit_width: int
@@ -74,10 +88,10 @@ class LIQActivationKernel:
                  interval: Tensor) -> tuple[Tensor, Tensor]:
         """dQ/dx = 1 on 0 <= x <= v; dQ/dv = (Q(x) - x)/v there, 1 above, 0 below."""
         floored = floor_interval(interval)
-        grad_x, error = _gradient_and_error(grad, x, x / floored, quantized, minimum=0)
+        grad_x, error = gradient_and_error(grad, x, x / floored, quantized, minimum=0)
         grad_interval = error.sum() / floored
         if self.gradient_factor:
-            grad_interval = grad_interval * lsq_gradient_factor(x.numel(), self.qmax)
+            grad_interval = grad_interval * lsq_gradient_factor(features_of_a_sample(x), self.qmax)
         return grad_x, grad_interval
 
 
@@ -129,7 +143,7 @@ class LIQWeightKernel:
         floored = floor_interval(interval)
         normalized = self.normalized(w)
         ratio = normalized / per_channel(floored, w, self.axis)
-        grad_w, error = _gradient_and_error(grad, normalized, ratio, quantized, minimum=-1)
+        grad_w, error = gradient_and_error(grad, normalized, ratio, quantized, minimum=-1)
         if self.normalize:
             grad_w = grad_w.div_(self._std(w))
         grad_interval = sum_over(error, self.axis) / floored
