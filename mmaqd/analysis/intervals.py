@@ -3,16 +3,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Mapping, Optional, Sequence
 
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from torch import Tensor
 
 from mmaqd.compat import load_from_local
+from mmaqd.quantizers import state_interval
+
+from .switching import stage_of
 
 _PARTS = (('weight_quantizer', 'weights'), ('input_quantizer', 'inputs'))
 _LOG_PREFIX = 'interval/'
-_STATE_SUFFIX = '.interval'
 
 
 def checkpoint_intervals(checkpoint: str | Path) -> dict[str, float]:
@@ -28,15 +33,18 @@ def checkpoint_intervals(checkpoint: str | Path) -> dict[str, float]:
     Raises:
         ValueError: If the checkpoint holds no interval.
     """
-    state = load_from_local(str(checkpoint), map_location='cpu')
-    suffixes = tuple(part + _STATE_SUFFIX for part, _ in _PARTS)
+    checkpoint_state = load_from_local(str(checkpoint), map_location='cpu')
+    state = checkpoint_state.get('state_dict', checkpoint_state)
+    parts = tuple(part for part, _ in _PARTS)
+    owners = dict.fromkeys(key.rpartition('.')[0] for key in state)
+    found = {name: _interval(name, state) for name in owners if name.endswith(parts)}
     intervals = {
-        name[:-len(_STATE_SUFFIX)]: float(value.double().mean())
-        for name, value in state.get('state_dict', state).items() if name.endswith(suffixes)
+        name: float(value.double().mean())
+        for name, value in found.items() if value is not None
     }
     if not intervals:
         raise ValueError(f'{checkpoint} holds no intervals, so it is no checkpoint of a low-bit '
-                         'model.')
+                         'model, or of one whose quantizers learn nothing.')
     return intervals
 
 
@@ -98,6 +106,50 @@ def plot_intervals(start: Mapping[str, float], end: Mapping[str, float]) -> Figu
     panels[0].legend()
     panels[-1].set_xticks(range(len(layers)), layers, rotation=90, fontsize=7)
     return figure
+
+
+def plot_interval_history(history: Mapping[int, Mapping[str, float]]) -> Figure:
+    """Draw the intervals over the iterations of a training, a line for each quantizer.
+
+    The upper panels show the weight quantizers, the lower ones the input quantizers; the left ones
+    the intervals, the right ones how they changed since their first record. The layers of a stage
+    (see :func:`mmaqd.analysis.stage_of`) share a colour.
+
+    Args:
+        history (Mapping[int, Mapping[str, float]]): Interval by quantizer name, positive, by
+            iteration, as :func:`logged_intervals` gives it.
+
+    Returns:
+        Figure: To be saved by its ``savefig``.
+    """
+    names = list(dict.fromkeys(name for record in history.values() for name in record))
+    stage = {name: stage_of(name.rpartition('.')[0]) for name in names}
+    stages = list(dict.fromkeys(stage.values()))
+    colours = {each: colormaps['tab20'](place % 20) for place, each in enumerate(stages)}
+    figure = Figure(figsize=(11, 7.5), layout='constrained')
+    for panels, (part, title) in zip(figure.subplots(2, 2, sharex=True), _PARTS):
+        for name in names:
+            if name.endswith(f'.{part}'):
+                steps, values = zip(*((step, record[name]) for step, record in history.items()
+                                      if name in record))
+                change = [100 * (value / values[0] - 1) for value in values]
+                for panel, shown in zip(panels, (values, change)):
+                    panel.plot(steps, shown, color=colours[stage[name]], marker='.')
+        panels[0].set(title=f'intervals of the {title}', yscale='log', xlabel='iteration')
+        panels[1].set(title='change since the first record (%)', xlabel='iteration')
+        for panel in panels:
+            panel.grid(alpha=0.3)
+    figure.legend([Line2D([], [], color=colour) for colour in colours.values()],
+                  stages,
+                  loc='outside right upper',
+                  fontsize=8)
+    return figure
+
+
+def _interval(name: str, state: Mapping[str, Tensor]) -> Optional[Tensor]:
+    """Interval of the quantizer of that name in the state of a model."""
+    own = {key[len(name) + 1:]: value for key, value in state.items() if key.startswith(f'{name}.')}
+    return state_interval(own, is_weight=name.endswith(_PARTS[0][0]))
 
 
 def _draw_panel(panel: Axes, layers: Sequence[str], part: str, start: Mapping[str, float],

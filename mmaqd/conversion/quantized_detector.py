@@ -1,7 +1,8 @@
 """The config type by which a detector is built quantized."""
 from __future__ import annotations
 
-from typing import Any
+from copy import deepcopy
+from typing import Any, Optional
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -11,33 +12,49 @@ from mmaqd.registry import MODELS
 from .prepare import prepare
 from .report import format_table, quantization_table
 from .state_check import refuse_foreign_state
+from .teacher import add_distillation
 
 _BLOCK_KEYS = ('weight_quantizer', 'input_quantizer', 'rules')
 
 
 @MODELS.register_module()
-def QuantizedDetector(detector: str, quantization: dict, **arguments: Any) -> nn.Module:
+def QuantizedDetector(detector: str,
+                      quantization: dict,
+                      distillation: Optional[dict] = None,
+                      **arguments: Any) -> nn.Module:
     """Build an upstream detector and quantize its convs.
 
     What is returned is an ordinary instance of ``detector``, so everything that works on that
     works on it. A table of what was done is logged. Loading the checkpoint of another detector
     into it, or one of other bit widths, is an error.
 
+    With ``distillation`` its training loss also compares it with a teacher, which is built at the
+    first training loss and is no part of it: it is neither saved nor trained, and inference does
+    not know it.
+
     Args:
         detector: Type of the detector, e.g. ``'RetinaNet'``.
         quantization: ``weight_quantizer``, ``input_quantizer`` and ``rules``, as
             :func:`mmaqd.conversion.prepare` takes them.
+        distillation: None, or ``checkpoint`` (trained weights of the teacher), ``losses`` (configs
+            such as ``dict(type='mmaqd.FeatureDistillationLoss', module='neck')``) and optionally
+            ``teacher``, path of a config or config of a model; by default the teacher is the same
+            detector without quantization.
         **arguments: The detector's own arguments.
 
     Raises:
-        ValueError: ``quantization`` has an unknown key, or see :func:`prepare`.
+        ValueError: ``quantization`` or ``distillation`` has an unknown key, or see
+            :func:`prepare` and :func:`mmaqd.models.distill`.
     """
     unknown = sorted(set(quantization) - {*_BLOCK_KEYS, '_scope_'})
     if unknown:
         raise ValueError(f'model.quantization: unknown key(s) {", ".join(unknown)}; known are '
                          f'{", ".join(_BLOCK_KEYS)}.')
     block = {key: quantization[key] for key in _BLOCK_KEYS if key in quantization}
+    float_twin = dict(type=detector, **deepcopy(arguments))
     model = prepare(MODELS.build(dict(type=detector, **arguments)), **block)
     refuse_foreign_state(model)
+    if distillation is not None:
+        add_distillation(model, distillation, float_twin)
     print_log(f'{detector}, quantized:\n{format_table(quantization_table(model))}', 'current')
     return model

@@ -55,14 +55,11 @@ def _row(name: str, module: nn.Module) -> LayerQuantization:
     weight = inputs = None
     if isinstance(module, QuantConv2d):
         weight, inputs = module.weight_quantizer, module.input_quantizer
-    granularity = None
-    if weight is not None:
-        granularity = 'per_channel' if weight.interval.dim() else 'per_tensor'
     return LayerQuantization(
         module=name,
         weight_bits=weight.bit_width if weight is not None else _FLOAT_BITS,
         input_bits=inputs.bit_width if inputs is not None else _FLOAT_BITS,
-        granularity=granularity,
+        granularity=weight.granularity if weight is not None else None,
         weight_quantizer=type(weight).__name__ if weight is not None else None,
         input_quantizer=type(inputs).__name__ if inputs is not None else None,
         num_weights=module.weight.numel())

@@ -6,7 +6,7 @@ from typing import Any, Iterable
 import torch.nn as nn
 
 from mmaqd.layers import MultiLevelBN
-from mmaqd.quantizers import CheckpointMismatchError, IntervalQuantizer
+from mmaqd.quantizers import CheckpointMismatchError, Quantizer
 
 _EXAMPLES = 3
 
@@ -15,8 +15,9 @@ def refuse_foreign_state(model: nn.Module) -> None:
     """Make loading a state dict into ``model`` an error if it belongs to another model.
 
     MMEngine loads what fits and logs the rest, so a detector can end up with untrained layers. A
-    state dict is accepted if it has every key of the model in its shape and no other, where a
-    float checkpoint may lack the quantizers and have one BN for all levels.
+    state dict is accepted if it has every key of the model in its shape and no other, where it may
+    lack quantizers, as a float checkpoint does, but not parts of one, and may have one BN for all
+    levels.
     """
     model._register_load_state_dict_pre_hook(_check_state, with_module=True)
 
@@ -28,7 +29,9 @@ def _check_state(module: nn.Module, state_dict: dict, prefix: str, *_: Any) -> N
         if shared in given:
             shape = given.pop(shared)
             given.update((level, shape) for level in levels)
-    optional = tuple(_quantizer_prefixes(module, prefix))
+    optional = tuple(
+        own for own in _quantizer_prefixes(module, prefix)
+        if not any(key.startswith(own) for key in given))
     problems = {
         'lacks': [
             key for key in expected if key not in given and not key.startswith(optional)
@@ -57,7 +60,7 @@ def _level_keys(module: nn.Module, prefix: str) -> Iterable[tuple[str, list[str]
 
 def _quantizer_prefixes(module: nn.Module, prefix: str) -> Iterable[str]:
     for name, quantizer in module.named_modules():
-        if isinstance(quantizer, IntervalQuantizer):
+        if isinstance(quantizer, Quantizer):
             yield f'{prefix}{name}.'
 
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections import deque
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import IO, Callable, Sequence
 
 _ROOT = Path(__file__).resolve().parents[1] / '.mim'
 _TAIL_LINES = 40
@@ -54,20 +54,8 @@ def run_tool(name: str,
     Raises:
         ToolError: If the tool fails.
     """
-    environment = environment or {}
-    script = tool_path(name)
-    settings = ''.join(f'{key}={shlex.quote(value)} ' for key, value in environment.items())
-    report(f'$ {settings}python {shlex.join([shown_path(script), *arguments])}')
-    process = subprocess.Popen([sys.executable, str(script), *arguments],
-                               env={
-                                   **os.environ,
-                                   **environment, 'PYTHONUNBUFFERED': '1'
-                               },
-                               stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT,
-                               text=True,
-                               errors='replace',
-                               preexec_fn=_die_with_parent if sys.platform == 'linux' else None)
+    report(f'$ {command_line(name, arguments, environment)}')
+    process = start_tool(name, arguments, environment, subprocess.PIPE)
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     try:
         for line in process.stdout:
@@ -84,6 +72,39 @@ def run_tool(name: str,
     if code:
         raise ToolError(f'{name} ended with exit code {code}. The end of its output:\n' +
                         ''.join(tail))
+
+
+def command_line(name: str,
+                 arguments: Sequence[str],
+                 environment: dict[str, str] | None = None) -> str:
+    """What a person would type to run one of our tools. The arguments are :func:`run_tool`'s."""
+    settings = ''.join(f'{key}={shlex.quote(value)} ' for key, value in (environment or {}).items())
+    return f'{settings}python {shlex.join([shown_path(tool_path(name)), *arguments])}'
+
+
+def start_tool(name: str, arguments: Sequence[str], environment: dict[str, str] | None,
+               output: int | IO[str]) -> subprocess.Popen:
+    """Start one of our tools in a process of its own, which ends when this process is killed.
+
+    Args:
+        name (str): File name of the tool, such as ``'train.py'``.
+        arguments (Sequence[str]): Its command line.
+        environment (dict[str, str], optional): Variables to set besides those that are set.
+        output (int | IO[str]): Where its output goes, as ``stdout`` of :class:`subprocess.Popen`.
+
+    Returns:
+        subprocess.Popen: The process.
+    """
+    return subprocess.Popen([sys.executable, str(tool_path(name)), *arguments],
+                            env={
+                                **os.environ,
+                                **(environment or {}), 'PYTHONUNBUFFERED': '1'
+                            },
+                            stdout=output,
+                            stderr=subprocess.STDOUT,
+                            text=True,
+                            errors='replace',
+                            preexec_fn=_die_with_parent if sys.platform == 'linux' else None)
 
 
 def _die_with_parent() -> None:

@@ -116,11 +116,15 @@ class _Record:
                          '--fresh.')
 
     def _write(self) -> None:
-        """Write in one step, so that a kill leaves the old record or the new one."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix('.partial')
-        partial.write_text(json.dumps(self.entries, indent=1))
-        os.replace(partial, self.path)
+        write_json(self.path, self.entries)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file in one step, so that a kill leaves the old content or the new one."""
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps(content, indent=1))
+    os.replace(partial, path)
 
 
 def _fingerprint(stage: Stage, previous: str) -> str:

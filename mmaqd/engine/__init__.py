@@ -1,3 +1,7 @@
-from .hooks import EpochSeedHook, InitializeIntervalsHook, LogIntervalsHook, seed_worker
+from .hooks import (ChangeBitsHook, EpochSeedHook, InitializeIntervalsHook, LogIntervalsHook,
+                    ReestimateBNHook, seed_worker)
 
-__all__ = ['EpochSeedHook', 'InitializeIntervalsHook', 'LogIntervalsHook', 'seed_worker']
+__all__ = [
+    'ChangeBitsHook', 'EpochSeedHook', 'InitializeIntervalsHook', 'LogIntervalsHook',
+    'ReestimateBNHook', 'seed_worker'
+]

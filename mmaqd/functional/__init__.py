@@ -1,15 +1,25 @@
-from .composed import composed_liq_activation, composed_liq_weight
+from .affine_search import least_error_step_size_and_offset
+from .composed import (composed_dorefa_activation, composed_dorefa_weight, composed_liq_activation,
+                       composed_liq_weight, composed_lsq_activation, composed_lsq_plus_activation,
+                       composed_lsq_weight, composed_pact_activation)
+from .dorefa import DoReFaActivationKernel, DoReFaWeightKernel
 from .fake_quantize import fake_quantize
 from .interval_search import least_error_interval
 from .kernels import FakeQuantizeKernel
 from .liq import LIQActivationKernel, LIQWeightKernel
-from .quant_conv import ConvGeometry, QuantizedWeight, quant_conv2d
+from .lsq import LSQActivationKernel, LSQPlusActivationKernel, LSQWeightKernel
+from .pact import PACTActivationKernel
+from .quant_conv import ConvGeometry, quant_conv2d
 from .ranges import check_bit_width, unsigned_qmax, weight_qmax
 from .rounding import round_half_even, round_ste
 
 __all__ = [
-    'ConvGeometry', 'FakeQuantizeKernel', 'LIQActivationKernel', 'LIQWeightKernel',
-    'QuantizedWeight', 'check_bit_width', 'composed_liq_activation', 'composed_liq_weight',
-    'fake_quantize', 'least_error_interval', 'quant_conv2d', 'round_half_even', 'round_ste',
+    'ConvGeometry', 'DoReFaActivationKernel', 'DoReFaWeightKernel', 'FakeQuantizeKernel',
+    'LIQActivationKernel', 'LIQWeightKernel', 'LSQActivationKernel', 'LSQPlusActivationKernel',
+    'LSQWeightKernel', 'PACTActivationKernel', 'check_bit_width',
+    'composed_dorefa_activation', 'composed_dorefa_weight', 'composed_liq_activation',
+    'composed_liq_weight', 'composed_lsq_activation', 'composed_lsq_plus_activation',
+    'composed_lsq_weight', 'composed_pact_activation', 'fake_quantize', 'least_error_interval',
+    'least_error_step_size_and_offset', 'quant_conv2d', 'round_half_even', 'round_ste',
     'unsigned_qmax', 'weight_qmax'
 ]

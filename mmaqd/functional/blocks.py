@@ -15,7 +15,7 @@ from torch import Tensor
 BLOCK = 2**18
 
 # torch 2.1 has no such function
-_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -37,7 +37,7 @@ def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 def _worth_it(x: Tensor) -> bool:
     # A compiler fuses the operations itself.
-    return x.device.type == 'cpu' and x.numel() > BLOCK and not _is_compiling()
+    return x.device.type == 'cpu' and x.numel() > BLOCK and not is_compiling()
 
 
 def _flattened(tensors: tuple[Tensor, ...]) -> Optional[list[Tensor]]:

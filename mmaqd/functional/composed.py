@@ -1,16 +1,18 @@
-"""LIQ written as a composition of torch operations, which autograd differentiates.
+"""The quantizations written as compositions of torch operations, which autograd differentiates.
 
-This is the readable form of :mod:`mmaqd.functional.liq`. Nothing trains with it: it saves several
-tensors of the size of its input for the backward pass. Tests and benchmarks compare against it.
+This is the readable form of :mod:`mmaqd.functional.liq`, ``lsq``, ``pact`` and ``dorefa``. Nothing
+trains with it: it saves several tensors of the size of its input for the backward pass. Tests and
+benchmarks compare against it.
 """
 from __future__ import annotations
 
 from typing import Optional
 
+import torch
 from torch import Tensor
 
 from .kernels import per_channel
-from .liq import floor_interval
+from .liq import features_of_a_sample, floor_interval, lsq_gradient_factor
 from .ranges import unsigned_qmax, weight_qmax
 from .rounding import round_ste
 
@@ -50,9 +52,125 @@ def composed_liq_weight(w: Tensor,
     """
     if normalize:
         w = (w - w.mean().detach()) / w.std(correction=0).detach()
-    n = weight_qmax(bit_width)
     v = per_channel(floor_interval(interval), w, axis)
-    clipped = (w / v).clamp(-1, 1)
+    return v * _round_symmetric((w / v).clamp(-1, 1), bit_width)
+
+
+def composed_lsq_activation(x: Tensor, step_size: Tensor, bit_width: int) -> Tensor:
+    """LSQ of activations, arXiv:1902.08153: s round(clip(x/s, 0, n)).
+
+    Args:
+        x: (B, ...); 1/sqrt(N n), N the number of features of a sample, is the factor of the
+            gradient of s.
+        step_size: s, ().
+        bit_width: b, 2 to 8; n = 2^b - 1.
+
+    Returns:
+        The fake-quantized tensor, the shape of ``x``.
+    """
+    n = unsigned_qmax(bit_width)
+    factor = lsq_gradient_factor(features_of_a_sample(x), n)
+    s = _scale_gradient(floor_interval(step_size), factor)
+    return s * round_ste((x / s).clamp(0, n))
+
+
+def composed_lsq_weight(w: Tensor,
+                        step_size: Tensor,
+                        bit_width: int,
+                        axis: Optional[int] = None) -> Tensor:
+    """LSQ of weights, arXiv:1902.08153: s round(clip(w/s, -n - 1, n)).
+
+    Args:
+        w: Any shape; 1/sqrt(N n), N the number of weights that share an s, is the factor of the
+            gradient of s.
+        step_size: s, () or, with ``axis``, (C,).
+        bit_width: b, 2 to 8; n = 2^(b-1) - 1.
+        axis: The axis kept.
+
+    Returns:
+        The fake-quantized tensor, the shape of ``w``.
+    """
+    n = 2**(bit_width - 1) - 1
+    factor = lsq_gradient_factor(w.numel() // step_size.numel(), n)
+    s = per_channel(_scale_gradient(floor_interval(step_size), factor), w, axis)
+    return s * round_ste((w / s).clamp(-n - 1, n))
+
+
+def composed_lsq_plus_activation(x: Tensor, step_size: Tensor, offset: Tensor,
+                                 bit_width: int) -> Tensor:
+    """LSQ+ of activations, arXiv:2004.09576: s round(clip((x - beta)/s, 0, n)) + beta.
+
+    Args:
+        x: (B, ...), of either sign.
+        step_size: s, (); its gradient has the factor of :func:`composed_lsq_activation`.
+        offset: beta, (); its gradient too.
+        bit_width: b, 2 to 8; n = 2^b - 1.
+
+    Returns:
+        The fake-quantized tensor, the shape of ``x``.
+    """
+    factor = lsq_gradient_factor(features_of_a_sample(x), unsigned_qmax(bit_width))
+    s = _scale_gradient(floor_interval(step_size), factor)
+    beta = _scale_gradient(offset, factor)
+    return s * round_ste(((x - beta) / s).clamp(0, unsigned_qmax(bit_width))) + beta
+
+
+def composed_pact_activation(x: Tensor, alpha: Tensor, bit_width: int) -> Tensor:
+    """PACT, arXiv:1805.06085: y = clip(x, 0, alpha), rounded to alpha round(n y/alpha) / n.
+
+    Args:
+        x: Any shape.
+        alpha: (). Rounding passes the gradient of the output on to y as it is.
+        bit_width: b, 2 to 8; n = 2^b - 1.
+
+    Returns:
+        The fake-quantized tensor, the shape of ``x``.
+    """
+    n = unsigned_qmax(bit_width)
+    alpha = floor_interval(alpha)
+    clipped = torch.where(x < alpha, x.clamp(min=0), alpha)
+    quantized = alpha * torch.round(n * clipped / alpha) / n
+    return clipped + (quantized - clipped).detach()
+
+
+def composed_dorefa_activation(x: Tensor, bit_width: int, clip: float = 1.0) -> Tensor:
+    """DoReFa of activations, arXiv:1606.06160: c round(n clip(x, 0, c)/c) / n.
+
+    Args:
+        x: Any shape.
+        bit_width: b, 2 to 8; n = 2^b - 1.
+        clip: c; 1 in the paper.
+
+    Returns:
+        The fake-quantized tensor, the shape of ``x``.
+    """
+    n = unsigned_qmax(bit_width)
+    return clip * round_ste(n * (x.clamp(0, clip) / clip)) / n
+
+
+def composed_dorefa_weight(w: Tensor, bit_width: int) -> Tensor:
+    """DoReFa of weights, arXiv:1606.06160: 2 round(n (t + 1)/2)/n - 1, t = tanh(w)/max|tanh(w)|.
+
+    Args:
+        w: Any shape.
+        bit_width: b, 2 to 8; n = 2^b - 1. At 8 bits round(127 t) / 127.
+
+    Returns:
+        The fake-quantized tensor, the shape of ``w``.
+    """
+    bounded = torch.tanh(w)
+    return _round_symmetric(bounded / floor_interval(bounded.abs().amax()), bit_width)
+
+
+def _round_symmetric(x: Tensor, bit_width: int) -> Tensor:
+    """Round ``x`` in [-1, 1] to the codes of weights over the largest code."""
+    n = weight_qmax(bit_width)
     if bit_width == 8:
-        return v * round_ste(n * clipped) / n
-    return v * (2 * round_ste(n * (clipped + 1) / 2) / n - 1)
+        return round_ste(n * x) / n
+    return 2 * round_ste(n * (x + 1) / 2) / n - 1
+
+
+def _scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """``x`` itself, with ``factor`` times its gradient."""
+    scaled = factor * x
+    return x.detach() + (scaled - scaled.detach())

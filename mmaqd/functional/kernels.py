@@ -68,7 +68,7 @@ class FakeQuantizeKernel:
         """Gradients of ``x`` and of each parameter.
 
         Args:
-            grad: Gradient of the output; overwritten by that of ``x``.
+            grad: Gradient of the output; it may be overwritten.
             x: Input of :meth:`forward`.
             quantized: Output of :meth:`forward`.
             *parameters: As for :meth:`forward`.

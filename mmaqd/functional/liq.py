@@ -11,6 +11,7 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
 
+from .blocks import is_compiling
 from .kernels import FakeQuantizeKernel, dot, per_channel
 from .ranges import unsigned_qmax, weight_qmax
 from .rounding import round_half_even
@@ -30,6 +31,21 @@ def lsq_gradient_factor(numel: int, qmax: int) -> float:
     return (max(numel, 1) * qmax)**-0.5
 
 
+def features_of_a_sample(x: Tensor) -> int:
+    """N of that factor for activations (B, ...): the features of the layer, B not counted.
+
+    A tensor of fewer than two dimensions is one sample.
+    """
+    return x.numel() // max(x.shape[0], 1) if x.dim() > 1 else x.numel()
+
+
+def _clamp(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    # On a CPU clamp() is several times faster with numbers; elsewhere one would wait for the device.
+    if low.dim() or low.device.type != 'cpu' or is_compiling():
+        return torch.clamp(x, low, high)
+    return torch.clamp(x, low.item(), high.item())
+
+
 def clipped_gradients(grad: Tensor,
                       x: Tensor,
                       quantized: Tensor,
@@ -44,9 +60,8 @@ def clipped_gradients(grad: Tensor,
     Returns:
         The sum over all axes but ``axis`` of ``grad`` times Q(x) - x inside and Q(x) outside.
     """
-    # On a CPU clamp() is slow with tensors as bounds, and so is multiplying by a mask of bools.
-    inside = torch.minimum(x, high)
-    torch.maximum(inside, low, out=inside)
+    inside = _clamp(x, low, high)
+    # A mask of floats: multiplying by one of bools takes several times as long on a CPU.
     torch.eq(inside, x, out=inside)
     error = torch.addcmul(quantized, inside, x, value=-1)
     total = dot(error, grad, axis)
@@ -57,11 +72,12 @@ def clipped_gradients(grad: Tensor,
 class _Activation(NamedTuple):
     interval: Tensor
     scale: Tensor
-    zero: Tensor
+    low: Tensor
 
 
 class _Weight(NamedTuple):
     interval: Tensor
+    spread: Tensor  # the interval, to be broadcast over the weights
     scale: Tensor
     mean: Optional[Tensor]
     std: Optional[Tensor]
@@ -75,7 +91,8 @@ class LIQActivationKernel(FakeQuantizeKernel):
 
     Args:
         bit_width: b, 2 to 8.
-        gradient_factor: Multiply the gradient of the interval by 1/sqrt(N n).
+        gradient_factor: Multiply the gradient of the interval by 1/sqrt(N n), N the number of
+            features of one sample.
     """
 
     bit_width: int
@@ -90,7 +107,9 @@ class LIQActivationKernel(FakeQuantizeKernel):
         return floor_interval(interval) / self.qmax
 
     def parameter_gradient_factor(self, x: Tensor) -> float:
-        return lsq_gradient_factor(x.numel(), self.qmax) if self.gradient_factor else 1.0
+        if not self.gradient_factor:
+            return 1.0
+        return lsq_gradient_factor(features_of_a_sample(x), self.qmax)
 
     def prepare(self, x: Tensor, interval: Tensor) -> _Activation:
         floored = floor_interval(interval)
@@ -105,7 +124,7 @@ class LIQActivationKernel(FakeQuantizeKernel):
 
     def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor,
                    prepared: _Activation) -> tuple[Tensor]:
-        total = clipped_gradients(grad, x, quantized, prepared.zero, prepared.interval)
+        total = clipped_gradients(grad, x, quantized, prepared.low, prepared.interval)
         return (total / prepared.interval, )
 
 
@@ -142,8 +161,8 @@ class LIQWeightKernel(FakeQuantizeKernel):
 
     def prepare(self, w: Tensor, interval: Tensor) -> _Weight:
         floored = floor_interval(interval)
-        return _Weight(floored, per_channel(floored / self.qmax, w, self.axis),
-                       *self._statistics(w))
+        spread = per_channel(floored, w, self.axis)
+        return _Weight(floored, spread, spread / self.qmax, *self._statistics(w))
 
     def parameter_gradient_factor(self, w: Tensor) -> float:
         if not self.gradient_factor:
@@ -159,8 +178,7 @@ class LIQWeightKernel(FakeQuantizeKernel):
         return (w - mean).div_(std)
 
     def _write_codes(self, out: Tensor, w: Tensor, prepared: _Weight) -> None:
-        interval = per_channel(prepared.interval, w, self.axis)
-        torch.div(self._normalized(w, prepared, out), interval, out=out).clamp_(-1, 1)
+        torch.div(self._normalized(w, prepared, out), prepared.spread, out=out).clamp_(-1, 1)
         if self.bit_width == 8:
             round_half_even(out.mul_(self.qmax), out=out)
         else:
@@ -171,9 +189,9 @@ class LIQWeightKernel(FakeQuantizeKernel):
 
     def _gradients(self, grad: Tensor, w: Tensor, quantized: Tensor,
                    prepared: _Weight) -> tuple[Tensor]:
-        interval = per_channel(prepared.interval, w, self.axis)
         normalized = self._normalized(w, prepared)
-        total = clipped_gradients(grad, normalized, quantized, -interval, interval, self.axis)
+        total = clipped_gradients(grad, normalized, quantized, -prepared.spread,
+                                  prepared.spread, self.axis)
         if prepared.std is not None:
             grad.div_(prepared.std)
         return (total / prepared.interval, )

@@ -40,32 +40,6 @@ class ConvGeometry:
                                                    (0, 0), self.groups, needs)
 
 
-class QuantizedWeight:
-    """The quantized values of a weight, kept for the calls of a conv that share them.
-
-    A head applies its convs to every pyramid level. The levels' calls are given one object of this
-    class, so the weights are quantized once in the forward pass and once in the backward pass.
-    :meth:`release` frees the values in between; what the kernel prepared stays.
-    """
-
-    def __init__(self) -> None:
-        self._values: Optional[Tensor] = None
-        self.prepared: Any = None
-
-    def get(self, kernel: FakeQuantizeKernel, weight: Tensor, parameters: Tensors) -> Tensor:
-        """The kept values; ``weight`` is quantized where there are none."""
-        if self._values is None:
-            weight = compute_dtype(weight)
-            if self.prepared is None:
-                self.prepared = kernel.prepare(weight, *parameters)
-            self._values = kernel.forward(weight, *parameters, prepared=self.prepared)
-        return self._values
-
-    def release(self) -> None:
-        """Forget the values; they are computed again when they are next asked for."""
-        self._values = None
-
-
 @dataclass(frozen=True)
 class _Plan:
     geometry: ConvGeometry
@@ -73,37 +47,36 @@ class _Plan:
     weight_kernel: Optional[FakeQuantizeKernel]
     num_input_parameters: int
     dtype: torch.dtype
-    quantized_weight: QuantizedWeight
-    is_shared: bool
 
-    def input_values(self, x: Tensor, parameters: Tensors) -> Tensor:
-        if self.input_kernel is None:
-            return x
-        return self.input_kernel.forward(compute_dtype(x), *parameters)
-
-    def weight_values(self, weight: Tensor, parameters: Tensors) -> Tensor:
-        if self.weight_kernel is None:
-            return weight
-        values = self.quantized_weight.get(self.weight_kernel, weight, parameters)
-        if not self.is_shared:
-            self.quantized_weight.release()
-        return values
-
-    def forward(self, x: Tensor, weight: Tensor, bias: Optional[Tensor],
-                parameters: Tensors) -> Tensor:
+    def prepare(self, x: Tensor, weight: Tensor, parameters: Tensors) -> tuple[Any, Any]:
         split = self.num_input_parameters
-        return self.geometry.forward(
-            self.input_values(x, parameters[:split]).to(self.dtype),
-            self.weight_values(weight, parameters[split:]).to(self.dtype),
-            None if bias is None else bias.to(self.dtype))
+        return (_prepare(self.input_kernel, x, parameters[:split]),
+                _prepare(self.weight_kernel, weight, parameters[split:]))
+
+    def quantize(self, x: Tensor, weight: Tensor, parameters: Tensors,
+                 prepared: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
+        split = self.num_input_parameters
+        return (_quantize(self.input_kernel, x, parameters[:split], prepared[0]),
+                _quantize(self.weight_kernel, weight, parameters[split:], prepared[1]))
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+        bias = None if bias is None else bias.to(self.dtype)
+        return self.geometry.forward(x.to(self.dtype), weight.to(self.dtype), bias)
 
 
-def _gradients(kernel: Optional[FakeQuantizeKernel],
-               grad: Optional[Tensor],
-               x: Tensor,
-               quantized: Tensor,
-               parameters: Tensors,
-               prepared: Any = None) -> OptionalTensors:
+def _prepare(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: Tensors) -> Any:
+    return None if kernel is None else kernel.prepare(compute_dtype(x), *parameters)
+
+
+def _quantize(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: Tensors,
+              prepared: Any) -> Tensor:
+    if kernel is None:
+        return x
+    return kernel.forward(compute_dtype(x), *parameters, prepared=prepared)
+
+
+def _gradients(kernel: Optional[FakeQuantizeKernel], grad: Optional[Tensor], x: Tensor,
+               quantized: Tensor, parameters: Tensors, prepared: Any) -> OptionalTensors:
     """Gradients of ``x`` and the parameters from that of ``quantized``, which is overwritten."""
     if grad is None:
         return (None, ) * (1 + len(parameters))
@@ -119,29 +92,28 @@ class _QuantConv2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, x: Tensor, weight: Tensor, bias: Optional[Tensor],
                 *parameters: Tensor) -> Tensor:
-        ctx.plan = plan
+        ctx.plan, ctx.prepared = plan, plan.prepare(x, weight, parameters)
         ctx.save_for_backward(x, weight, bias, *parameters)
-        return plan.forward(x, weight, bias, parameters)
+        return plan.convolve(*plan.quantize(x, weight, parameters, ctx.prepared), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> OptionalTensors:
         plan: _Plan = ctx.plan
-        x, weight, bias, *rest = ctx.saved_tensors
+        x, weight, bias, *parameters = ctx.saved_tensors
         split = plan.num_input_parameters
-        of_input, of_weight = tuple(rest[:split]), tuple(rest[split:])
         needed = ctx.needs_input_grad[1:]
         needs_input = needed[0] or any(needed[3:3 + split])
         needs_weight = needed[1] or any(needed[3 + split:])
-        x_q = plan.input_values(x, of_input)
-        weight_q = plan.weight_values(weight, of_weight)
+        x_q, weight_q = plan.quantize(x, weight, tuple(parameters), ctx.prepared)
         grad_x, grad_w, grad_b = plan.geometry.backward(
             grad, x_q.to(plan.dtype), weight_q.to(plan.dtype), bias is not None,
             (needs_input, needs_weight, bias is not None and needed[2]))
-        grad_x, *grads_input = _gradients(plan.input_kernel, grad_x, x, x_q, of_input)
-        grad_w, *grads_weight = _gradients(plan.weight_kernel, grad_w, weight, weight_q, of_weight,
-                                           plan.quantized_weight.prepared)
         grad_b = None if grad_b is None else grad_b.to(bias.dtype)
+        grad_x, *grads_input = _gradients(plan.input_kernel, grad_x, x, x_q, parameters[:split],
+                                          ctx.prepared[0])
+        grad_w, *grads_weight = _gradients(plan.weight_kernel, grad_w, weight, weight_q,
+                                           parameters[split:], ctx.prepared[1])
         return (None, grad_x, grad_w, grad_b, *grads_input, *grads_weight)
 
 
@@ -153,8 +125,7 @@ def quant_conv2d(x: Tensor,
                  input_kernel: Optional[FakeQuantizeKernel] = None,
                  input_parameters: Tensors = (),
                  weight_kernel: Optional[FakeQuantizeKernel] = None,
-                 weight_parameters: Tensors = (),
-                 shared: Optional[QuantizedWeight] = None) -> Tensor:
+                 weight_parameters: Tensors = ()) -> Tensor:
     """conv2d(Q_x(x), Q_w(weight)) + bias.
 
     The same numbers, forward and backward, as :func:`mmaqd.functional.fake_quantize` on both
@@ -170,17 +141,17 @@ def quant_conv2d(x: Tensor,
         input_parameters: Learned tensors of ``input_kernel``.
         weight_kernel: Quantization of ``weight``; None leaves it as it is.
         weight_parameters: Learned tensors of ``weight_kernel``.
-        shared: Keeps the quantized weights for further calls with the same weight.
 
     Returns:
         (N, C_out, H_out, W_out).
     """
     plan = _Plan(geometry, input_kernel, weight_kernel, len(input_parameters),
-                 _conv_dtype(x, weight), shared or QuantizedWeight(), shared is not None)
+                 _conv_dtype(x, weight))
     parameters = (*input_parameters, *weight_parameters)
     if torch.jit.is_tracing() or not torch.is_grad_enabled():
         # A trace (of the flops counter, say) sees the operators only outside an autograd function.
-        return plan.forward(x, weight, bias, parameters)
+        prepared = plan.prepare(x, weight, parameters)
+        return plan.convolve(*plan.quantize(x, weight, parameters, prepared), bias)
     return _QuantConv2d.apply(plan, x, weight, bias, *parameters)
 
 

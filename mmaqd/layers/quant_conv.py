@@ -8,14 +8,14 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from mmaqd.functional import ConvGeometry, QuantizedWeight, quant_conv2d
+from mmaqd.functional import ConvGeometry, fake_quantize, quant_conv2d
 from mmaqd.quantizers import build_quantizer
 from mmaqd.registry import MODELS
 
 QuantizerCfg = Union[dict, nn.Module, None]
 
 # Copies of the weights and their interval, and what they were quantized to.
-_Kept = Tuple[Tuple[Tensor, ...], Optional[QuantizedWeight]]
+_Kept = Tuple[Tuple[Tensor, ...], Optional[Tensor]]
 _NOTHING_KEPT: _Kept = ((), None)
 
 # torch 2.1 has no such function
@@ -82,34 +82,41 @@ class QuantConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self._is_fused:
             return self._forward_composed(x)
-        weight, inputs = self.weight_quantizer, self.input_quantizer
+        weight, quantizer = self.weight, self.weight_quantizer
+        known = self._shared_weight if self._shared_weight is not None else self._kept_weight()
+        if known is not None:
+            weight, quantizer = known, None
+        inputs = self.input_quantizer
         return quant_conv2d(
             x,
-            self.weight,
+            weight,
             self.bias,
             self._geometry,
             input_kernel=inputs and inputs.kernel,
             input_parameters=inputs.kernel_parameters if inputs else (),
-            weight_kernel=weight and weight.kernel,
-            weight_parameters=weight.kernel_parameters if weight else (),
-            shared=self._shared_weight or self._kept_weight())
+            weight_kernel=quantizer and quantizer.kernel,
+            weight_parameters=quantizer.kernel_parameters if quantizer else ())
 
     @contextmanager
     def quantize_weight_once(self) -> Iterator[None]:
         """Within the block the weights must not change; they are quantized once for all calls."""
-        self._shared_weight = self._kept_weight() or QuantizedWeight()
+        if self.weight_quantizer is not None and self._is_fused:
+            kept = self._kept_weight()
+            self._shared_weight = self._quantize_weight() if kept is None else kept
         try:
             yield
         finally:
-            if self._shared_weight is not self._kept[1]:
-                self._shared_weight.release()
             self._shared_weight = None
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, '_kept': _NOTHING_KEPT}
 
-    def _kept_weight(self) -> Optional[QuantizedWeight]:
-        """What evaluation keeps of the quantized weights; None where nothing is kept."""
+    def _quantize_weight(self) -> Tensor:
+        quantizer = self.weight_quantizer
+        return fake_quantize(self.weight, quantizer.kernel, *quantizer.kernel_parameters)
+
+    def _kept_weight(self) -> Optional[Tensor]:
+        """What evaluation keeps: the quantized weights; None where nothing is kept."""
         if self.training or torch.is_grad_enabled() or _is_compiling():
             return None
         if self.weight_quantizer is None or self.weight.device.type != 'cpu':
@@ -117,7 +124,7 @@ class QuantConv2d(nn.Conv2d):
         sources = (self.weight, *self.weight_quantizer.parameters())
         # The contents are compared: a write through `.data`, as EMA does, leaves no other trace.
         if not _same(self._kept[0], sources):
-            self._kept = tuple(source.clone() for source in sources), QuantizedWeight()
+            self._kept = tuple(source.clone() for source in sources), self._quantize_weight()
         return self._kept[1]
 
     def _forward_composed(self, x: Tensor) -> Tensor:
@@ -145,5 +152,5 @@ class QuantConv2d(nn.Conv2d):
         self.weight_quantizer: Optional[nn.Module] = build_quantizer(
             weight, num_channels=self.out_channels)
         self.input_quantizer: Optional[nn.Module] = build_quantizer(inputs)
-        self._shared_weight: Optional[QuantizedWeight] = None
+        self._shared_weight: Optional[Tensor] = None
         self._kept = _NOTHING_KEPT

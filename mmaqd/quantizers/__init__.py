@@ -1,10 +1,18 @@
-from .base import (CheckpointMismatchError, IntervalQuantizer, UninitializedIntervalError,
-                   calibrating)
+from .base import (ActivationQuantizer, CheckpointMismatchError, Quantizer,
+                   UninitializedIntervalError, WeightQuantizer, calibrating)
 from .builder import build_quantizer
 from .calibration import calibrate
+from .dorefa import DoReFaActivationQuantizer, DoReFaWeightQuantizer
 from .liq import LIQActivationQuantizer, LIQWeightQuantizer
+from .lsq import (LSQActivationQuantizer, LSQPlusActivationQuantizer, LSQPlusWeightQuantizer,
+                  LSQWeightQuantizer)
+from .pact import PACTActivationQuantizer
+from .state import state_interval
 
 __all__ = [
-    'CheckpointMismatchError', 'IntervalQuantizer', 'LIQActivationQuantizer', 'LIQWeightQuantizer',
-    'UninitializedIntervalError', 'build_quantizer', 'calibrate', 'calibrating'
+    'ActivationQuantizer', 'CheckpointMismatchError', 'DoReFaActivationQuantizer',
+    'DoReFaWeightQuantizer', 'LIQActivationQuantizer', 'LIQWeightQuantizer',
+    'LSQActivationQuantizer', 'LSQPlusActivationQuantizer', 'LSQPlusWeightQuantizer',
+    'LSQWeightQuantizer', 'PACTActivationQuantizer', 'Quantizer', 'UninitializedIntervalError',
+    'WeightQuantizer', 'build_quantizer', 'calibrate', 'calibrating', 'state_interval'
 ]

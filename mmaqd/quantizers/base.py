@@ -1,8 +1,9 @@
-"""What all quantizers share: the learned interval, its start, and the state in checkpoints."""
+"""What all quantizers share: learned parameters, their start, and the state in checkpoints."""
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional
+from dataclasses import replace
+from typing import Any, Iterator, Mapping, Optional
 
 import torch
 import torch.nn as nn
@@ -26,43 +27,59 @@ class CheckpointMismatchError(ValueError):
     """A checkpoint was made by another model than the one that loads it."""
 
 
-class IntervalQuantizer(nn.Module):
-    """Base of the quantizers with a learned interval: float tensor to fake-quantized float tensor.
+class Quantizer(nn.Module):
+    """Base of the quantizers: float tensor to fake-quantized float tensor.
 
-    A subclass sets :attr:`kernel` and says how samples are taken (:meth:`_sample`).
+    A family derives its quantizers from :class:`WeightQuantizer` and :class:`ActivationQuantizer`.
+    It gives them a kernel, learned parameters and, where the parameters are no intervals, the
+    property :attr:`interval`.
 
     Args:
         kernel: The quantization itself.
-        num_channels: Number of intervals, None for one interval.
-        start: Where the interval starts. ``'least_error'``: least squared error on the samples
-            seen while calibrating. ``'max'``: 0.8 max|x|, averaged over the calls seen.
-            ``'constant'``: ``start_value``, at once.
-        start_value: Positive, for ``start='constant'``.
+        start: Where the learned parameters start, one of :attr:`starts`. ``'least_error'``: least
+            squared error on the samples seen while calibrating. ``'max'``: clipping at 0.8 max|x|,
+            averaged over the calls seen. ``'constant'``: ``start_values``, at once. A family may
+            have others.
+        start_values: The learned parameters in the order in which the kernel takes them, each with
+            its value for ``start='constant'``. The first one is positive and is kept so.
+        num_channels: Number of values of each parameter, None for one value.
 
     Attributes:
-        interval: The learned parameter, () or (num_channels,).
-        initialized: Buffer, bool: whether the interval has its start value (or a learned one).
+        interval: Largest magnitude that can be represented, () or (num_channels,).
+        initialized: Buffer, bool: whether the parameters have their start (or learned) values.
         bits: Buffer, the bit width, by which a checkpoint of other bits is recognized.
+        learned: Names of the learned parameters.
         name: Name of the quantizer in its model, for messages.
 
     Raises:
-        ValueError: ``start`` is unknown or ``start_value`` is not positive.
+        ValueError: ``start`` is unknown or the value to start from is not positive.
     """
 
-    def __init__(self, kernel: FakeQuantizeKernel, num_channels: Optional[int], start: str,
-                 start_value: float) -> None:
+    #: What ``start`` may be
+    starts: tuple[str, ...] = STARTS
+    #: dtype of :meth:`quantize`
+    code_dtype: torch.dtype
+
+    def __init__(self,
+                 kernel: FakeQuantizeKernel,
+                 start: str,
+                 start_values: Mapping[str, float],
+                 num_channels: Optional[int] = None) -> None:
         super().__init__()
-        if start not in STARTS:
-            raise ValueError(f'{type(self).__name__}: start must be one of {STARTS}, but got '
+        if start not in self.starts:
+            raise ValueError(f'{type(self).__name__}: start must be one of {self.starts}, but got '
                              f'{start!r}.')
-        if not start_value > 0:
+        length = next(iter(start_values.values()), 1)
+        if not length > 0:
             raise ValueError(f'{type(self).__name__}: start_value must be positive, but got '
-                             f'{start_value!r}.')
+                             f'{length!r}.')
         self.kernel = kernel
         self.start = start
         self.name = type(self).__name__
+        self.learned = tuple(start_values)
         shape = () if num_channels is None else (num_channels, )
-        self.interval = nn.Parameter(torch.full(shape, float(start_value)))
+        for name, value in start_values.items():
+            self.register_parameter(name, nn.Parameter(torch.full(shape, float(value))))
         self.register_buffer('initialized', torch.tensor(start == 'constant'))
         self.register_buffer('bits', torch.tensor(kernel.bit_width))
         self.calibrating = False
@@ -82,14 +99,19 @@ class IntervalQuantizer(nn.Module):
     @property
     def scale(self) -> Tensor:
         """Real value of one integer step, the shape of the interval; not differentiable."""
-        return self.kernel.scale(self.interval.detach())
+        return self.kernel.scale(*[parameter.detach() for parameter in self._learned_parameters])
+
+    @property
+    def granularity(self) -> str:
+        """``'per_tensor'`` or ``'per_channel'``."""
+        return 'per_channel' if self.interval.dim() else 'per_tensor'
 
     @property
     def kernel_parameters(self) -> tuple[Tensor, ...]:
         """What :attr:`kernel` takes besides the tensor.
 
         Raises:
-            UninitializedIntervalError: The interval has no value yet.
+            UninitializedIntervalError: They have no values yet.
         """
         # The buffer is read once, not in every forward: on a GPU each look would wait for it.
         if not self._known_initialized:
@@ -100,11 +122,12 @@ class IntervalQuantizer(nn.Module):
                     'batches), or load the checkpoint of a trained low-bit model (a float '
                     'checkpoint has no intervals).')
             self._known_initialized = True
-        if self.training:
+        parameters = self._learned_parameters
+        if self.training and parameters:
             # The optimizer may have stepped below zero. `.data`, because a shared conv has saved
             # this parameter for the backward pass when it comes here for the next level.
-            self.interval.data.clamp_(min=MIN_INTERVAL)
-        return (self.interval, )
+            parameters[0].data.clamp_(min=MIN_INTERVAL)
+        return parameters
 
     def forward(self, x: Tensor) -> Tensor:
         if self.calibrating:
@@ -119,18 +142,14 @@ class IntervalQuantizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Take samples of ``x``, from which the interval will start; an empty ``x`` gives none."""
-        if not x.numel():
-            return
-        rows = self._rows(compute_dtype(x))
-        if self.start == 'max':
-            self._samples.append(rows.abs().amax(dim=1, keepdim=True))
-        else:
-            self._samples.append(self._subsample(rows))
+        """Take samples of ``x``, from which the parameters will start; an empty ``x`` gives none.
+        """
+        if x.numel():
+            self._samples.append(self._sample(self._rows(compute_dtype(x))))
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Start the interval from the samples observed, and forget them.
+        """Start the learned parameters from the samples observed, and forget these.
 
         Raises:
             UninitializedIntervalError: Nothing was observed.
@@ -147,60 +166,147 @@ class IntervalQuantizer(nn.Module):
                 'at 1.',
                 'current',
                 level=30)
-        if self.start == 'max':
-            start = _MAX_START_FRACTION * samples.mean(dim=1)
-            start = torch.where(start > 0, start, torch.ones_like(start))
-        else:
-            start = least_error_interval(samples, self._fake_quantize_rows)
-        self.interval.copy_(start.view_as(self.interval))
+        self._start_from(samples)
         self.initialized.fill_(True)
+
+    @property
+    def _learned_parameters(self) -> tuple[Tensor, ...]:
+        return tuple([getattr(self, name) for name in self.learned])
 
     def _rows(self, x: Tensor) -> Tensor:
         """(R, N) view of what is quantized, a row for each interval."""
         raise NotImplementedError
 
-    def _fake_quantize_rows(self, rows: Tensor, interval: Tensor) -> Tensor:
+    def _fake_quantize_rows(self, rows: Tensor, length: Tensor) -> Tensor:
+        """The rows (R, N), each clipped at its length (R,) and fake-quantized."""
         raise NotImplementedError
 
-    @staticmethod
-    def _subsample(rows: Tensor) -> Tensor:
-        wanted = max(_SAMPLES_PER_CALL // rows.shape[0], 256)
-        # Odd: a step that is a multiple of the width of a map would sample one column of it.
-        step = rows.shape[1] // wanted | 1
-        return rows[:, ::step].clone()
+    def _from_length(self, length: Tensor) -> Tensor:
+        """Value of the first learned parameter with which ``length`` gets the code qmax."""
+        return length
+
+    def _length(self, rows: Tensor) -> Tensor:
+        """Length (R,) to clip the rows (R, N) of one call at, by the statistic ``start``."""
+        return _MAX_START_FRACTION * rows.abs().amax(dim=1)
+
+    def _sample(self, rows: Tensor) -> Tensor:
+        """What is kept of the rows (R, N) of one call, (R, K)."""
+        return _subsample(rows) if self.start == 'least_error' else self._length(rows)[:, None]
+
+    def _start_from(self, samples: Tensor) -> None:
+        """Set the learned parameters from the samples (R, K) of all calls."""
+        if self.start == 'least_error':
+            length = least_error_interval(samples, self._fake_quantize_rows)
+        else:
+            mean = samples.mean(dim=1)
+            length = torch.where(mean > 0, mean, torch.ones_like(mean))
+        first = self._learned_parameters[0]
+        first.copy_(self._from_length(length).view_as(first))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any,
                               **kwargs: Any) -> None:
-        own = self.state_dict(prefix=prefix)
-        if not any(key in state_dict for key in own):
-            # A float checkpoint: the interval is calibrated after loading.
-            state_dict.update(own)
-        bits = int(state_dict.get(f'{prefix}bits', self.bits))
-        if bits != self.bit_width:
-            raise CheckpointMismatchError(
-                f'{prefix[:-1] or self.name}: the checkpoint holds a quantizer of {bits} bits, '
-                f'the model has one of {self.bit_width} bits. Use the config that the checkpoint '
-                'was trained with, or start from a float checkpoint.')
-        interval = state_dict.get(f'{prefix}interval', self.interval)
-        if interval.shape != self.interval.shape:
-            raise CheckpointMismatchError(
-                f'{prefix[:-1] or self.name}: the interval of the checkpoint has the shape '
-                f'{tuple(interval.shape)}, that of the model {tuple(self.interval.shape)}. Set '
-                'axis (None: one interval; 0: one per output channel) as in the config that the '
-                'checkpoint was trained with.')
+        state = {
+            key[len(prefix):]: value
+            for key, value in state_dict.items() if key.startswith(prefix)
+        }
+        if state:
+            self._check_state(prefix[:-1] or self.name, state)
+        else:  # A float checkpoint: the parameters are calibrated after loading.
+            state_dict.update(self.state_dict(prefix=prefix))
         self._known_initialized = False
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
+    def _check_state(self, name: str, state: Mapping[str, Tensor]) -> None:
+        own = self.state_dict()
+        if state.keys() != own.keys():
+            raise CheckpointMismatchError(
+                f'{name}: the checkpoint holds another quantizer, with {", ".join(sorted(state))}; '
+                f'the {type(self).__name__} of the model has {", ".join(sorted(own))}. Use the '
+                'config that the checkpoint was trained with, or start from a float checkpoint.')
+        if int(state['bits']) != self.bit_width:
+            raise CheckpointMismatchError(
+                f'{name}: the checkpoint holds a quantizer of {int(state["bits"])} bits, the model '
+                f'has one of {self.bit_width} bits. Use the config that the checkpoint was trained '
+                'with, or start from a float checkpoint.')
+        for key in self.learned:
+            if state[key].shape != own[key].shape:
+                raise CheckpointMismatchError(
+                    f'{name}: the {key} of the checkpoint has the shape '
+                    f'{tuple(state[key].shape)}, that of the model {tuple(own[key].shape)}. Set '
+                    'axis (None: one value; 0: one per output channel) as in the config that the '
+                    'checkpoint was trained with.')
+
     def extra_repr(self) -> str:
-        granularity = 'per_tensor' if self.interval.dim() == 0 else 'per_channel'
-        return f'bit_width={self.bit_width}, {granularity}, start={self.start!r}'
+        start = f', start={self.start!r}' if self.learned else ''
+        return f'bit_width={self.bit_width}, {self.granularity}{start}'
+
+
+class WeightQuantizer(Quantizer):
+    """Base of the quantizers of weights: signed codes, per tensor or per output channel."""
+
+    code_dtype = torch.int8
+
+    def observe(self, x: Tensor) -> None:
+        self._samples.clear()  # weights are the same in every call
+        super().observe(x)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return x.reshape(max(self.interval.numel(), 1), -1)
+
+    def _fake_quantize_rows(self, rows: Tensor, length: Tensor) -> Tensor:
+        return replace(self.kernel, axis=0).forward(rows, self._from_length(length))
+
+
+class ActivationQuantizer(Quantizer):
+    """Base of the quantizers of activations: unsigned codes, per tensor."""
+
+    code_dtype = torch.uint8
+    #: Whether the levels may reach below zero
+    takes_negative = False
+
+    def observe(self, x: Tensor) -> None:
+        if not self.takes_negative and x.numel() and x.min() < 0:
+            raise ValueError(
+                f'{self.name}: quantizes to unsigned codes, so its input must not be negative, '
+                f'but it holds {x.min().item():.4g}. Feed the layer by a ReLU (for an FPN: '
+                "act_cfg=dict(type='ReLU')), or leave its input in float by a rule with "
+                'input_quantizer=None.')
+        super().observe(x)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        return x.reshape(1, -1)
+
+    def _fake_quantize_rows(self, rows: Tensor, length: Tensor) -> Tensor:
+        return self.kernel.forward(rows, self._from_length(length))
+
+
+def channels_along(axis: Optional[int], num_channels: Optional[int], owner: str) -> Optional[int]:
+    """Number of values of a learned parameter of weights: None, or ``num_channels`` with an axis.
+
+    Raises:
+        ValueError: ``axis`` is neither None nor 0, or comes without ``num_channels``.
+    """
+    if axis not in (None, 0):
+        raise ValueError(f'{owner}: axis must be None (per tensor) or 0 (per output channel), '
+                         f'but got {axis!r}.')
+    if axis is not None and num_channels is None:
+        raise ValueError(f'{owner}: axis={axis} needs num_channels, the size of the weight '
+                         'along it.')
+    return None if axis is None else num_channels
+
+
+def _subsample(rows: Tensor) -> Tensor:
+    wanted = max(_SAMPLES_PER_CALL // rows.shape[0], 256)
+    # Odd: a step that is a multiple of the width of a map would sample one column of it.
+    step = rows.shape[1] // wanted | 1
+    return rows[:, ::step].clone()
 
 
 @contextmanager
-def calibrating(model: nn.Module) -> Iterator[list[IntervalQuantizer]]:
+def calibrating(model: nn.Module) -> Iterator[list[Quantizer]]:
     """Let the quantizers of ``model`` that have no interval yet observe what passes through.
 
-    Inside the block these quantizers pass their input on unchanged. At its end their intervals
+    Inside the block these quantizers pass their input on unchanged. At its end their parameters
     start from what they saw. Quantizers that are initialized already are left alone.
 
     Yields:
@@ -208,7 +314,7 @@ def calibrating(model: nn.Module) -> Iterator[list[IntervalQuantizer]]:
     """
     pending = [
         module for module in model.modules()
-        if isinstance(module, IntervalQuantizer) and not bool(module.initialized)
+        if isinstance(module, Quantizer) and not bool(module.initialized)
     ]
     for quantizer in pending:
         quantizer.calibrating = True

@@ -1,4 +1,4 @@
-"""Start the intervals of a model from data."""
+"""Start the learned parameters of a model's quantizers from data."""
 from __future__ import annotations
 
 from contextlib import contextmanager
@@ -16,11 +16,11 @@ from .base import calibrating
 def calibrate(model: nn.Module,
               batches: Iterable[Any],
               run: Optional[Callable[[nn.Module, Any], Any]] = None) -> int:
-    """Start the intervals that have no value yet from a few batches.
+    """Start the quantizers that have no interval yet from a few batches.
 
     The batches pass through the model with those quantizers inactive and with BN taking the
     statistics of the batch; BN's running statistics stay as they were. Under distributed training
-    the intervals are averaged over the processes.
+    their parameters are averaged over the processes.
 
     Args:
         model: A model with quantizers. With none to initialize, no batch is taken.
@@ -29,7 +29,7 @@ def calibrate(model: nn.Module,
             the detector's data preprocessor and backbone, neck and head.
 
     Returns:
-        Number of intervals that were started.
+        Number of quantizers that were started.
 
     Raises:
         ValueError: A negative value reached a quantizer with unsigned codes.
@@ -41,7 +41,8 @@ def calibrate(model: nn.Module,
             for batch in batches:
                 run(model, batch)
     for quantizer in pending:
-        all_reduce(quantizer.interval.data, op='mean')
+        for parameter in quantizer.parameters():
+            all_reduce(parameter.data, op='mean')
     return len(pending)
 
 

@@ -7,7 +7,8 @@ from matplotlib.image import imread
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
-from mmaqd.analysis import checkpoint_intervals, logged_intervals, plot_intervals
+from mmaqd.analysis import (checkpoint_intervals, logged_intervals, plot_interval_history,
+                            plot_intervals)
 from mmaqd.conversion import prepare
 
 START = {'a.weight_quantizer': 1.0, 'a.input_quantizer': 2.0, 'b.weight_quantizer': 3.0}
@@ -33,6 +34,23 @@ def test_checkpoint_intervals(tmp_path):
     assert checkpoint_intervals(tmp_path / 'model.pth') == {
         '0.weight_quantizer': 1.5,
         '0.input_quantizer': 0.25
+    }
+
+
+@pytest.mark.parametrize(('weight', 'inputs'), [('LSQWeight', 'LSQActivation'),
+                                                ('LSQPlusWeight', 'LSQPlusActivation'),
+                                                ('LIQWeight', 'PACTActivation')])
+def test_checkpoint_intervals_of_other_families(tmp_path, weight, inputs):
+    model = prepare(
+        nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU()),
+        weight_quantizer=dict(type=f'mmaqd.{weight}Quantizer', bit_width=4, axis=0),
+        input_quantizer=dict(type=f'mmaqd.{inputs}Quantizer', bit_width=4))
+    for value, parameter in enumerate(model.parameters(), start=1):
+        parameter.data.fill_(-0.3 * value if parameter is model[0].weight else 0.3 * value)
+    torch.save(model.state_dict(), tmp_path / 'model.pth')
+    assert checkpoint_intervals(tmp_path / 'model.pth') == {
+        '0.weight_quantizer': pytest.approx(model[0].weight_quantizer.interval.mean().item()),
+        '0.input_quantizer': pytest.approx(model[0].input_quantizer.interval.item())
     }
 
 
@@ -85,3 +103,41 @@ def test_plot_is_saved(tmp_path):
 def test_plot_refuses_other_quantizers():
     with pytest.raises(ValueError, match='b.weight_quantizer'):
         plot_intervals(START, {name: 1.0 for name in list(END)[:2]})
+
+
+HISTORY = {
+    50: {
+        'a.x.1.weight_quantizer': 2.0,
+        'a.x.1.input_quantizer': 4.0,
+        'a.x.2.weight_quantizer': 1.0
+    },
+    100: {
+        'a.x.1.weight_quantizer': 3.0,
+        'a.x.1.input_quantizer': 3.0,
+        'a.x.2.weight_quantizer': 0.5,
+        'b.weight_quantizer': 7.0  # was in float at first
+    },
+}
+
+
+def curves(panel):
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in panel.lines]
+
+
+def test_history_has_a_line_for_each_quantizer():
+    weights, changes, inputs, input_changes = plot_interval_history(HISTORY).axes
+    assert curves(weights) == [([50, 100], [2, 3]), ([50, 100], [1, 0.5]), ([100], [7])]
+    assert curves(changes) == [([50, 100], [0, 50]), ([50, 100], [0, -50]), ([100], [0])]
+    assert curves(inputs) == [([50, 100], [4, 3])]
+    assert curves(input_changes) == [([50, 100], [0, -25])]
+    assert weights.get_title() == 'intervals of the weights' and weights.get_yscale() == 'log'
+
+
+def test_layers_of_a_stage_share_a_colour(tmp_path):
+    figure = plot_interval_history(HISTORY)
+    first, second, other = (line.get_color() for line in figure.axes[0].lines)
+    assert first == second != other
+    assert figure.axes[2].lines[0].get_color() == first
+    assert [text.get_text() for text in figure.legends[0].texts] == ['a.x', 'b']
+    figure.savefig(tmp_path / 'history.png')
+    assert imread(tmp_path / 'history.png').std() > 0

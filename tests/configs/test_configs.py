@@ -17,8 +17,10 @@ EVERY = sorted(
     if path.parent.name != '_base_')
 COCO = [name for name in EVERY if name.split('/')[0] in ('retinanet', 'fcos', 'atss')]
 NAME = re.compile(
-    r'(?P<detector>retinanet|fcos|atss)_r(?P<depth>18|34|50)_fpn_mlbn'
+    r'(?P<detector>retinanet|fcos|atss)_r(?P<depth>18|34|50)(-c(?P<channels>\d+))?_fpn_'
+    r'(?P<norm>mlbn|bn|gn)'
     r'(?P<bits>-w(?P<w>[2-8])a(?P<a>[2-8]))?_(?P<schedule>[a-z0-9]+)_(?P<data>[a-z0-9]+)\.py')
+NORMS = dict(mlbn=('mmaqd.MultiLevelBN', 'mmaqd.MultiLevelSyncBN'), bn=('BN', ), gn=('GN', ))
 CLASSES = dict(retinanet='RetinaNet', fcos='FCOS', atss='ATSS')
 
 
@@ -62,7 +64,9 @@ def test_name_says_what_the_config_is(name):
     fields, config = parse_name(name), load(name)
     model = config.model
     assert model.backbone.depth == int(fields['depth'])
-    assert model.bbox_head.norm_cfg.type in ('mmaqd.MultiLevelBN', 'mmaqd.MultiLevelSyncBN')
+    if fields['channels'] is not None:
+        assert model.backbone.base_channels == int(fields['channels'])
+    assert model.bbox_head.norm_cfg.type in NORMS[fields['norm']]
     if fields['bits'] is None:
         assert model.type == CLASSES[fields['detector']]
         assert 'quantization' not in model
@@ -84,7 +88,8 @@ def test_full_bn_structure(name):
     assert model.backbone.norm_cfg.requires_grad is True
     assert model.neck.norm_cfg.type == model.backbone.norm_cfg.type
     assert model.neck.act_cfg == dict(type='ReLU')
-    assert model.bbox_head.norm_cfg.num_levels == model.neck.num_outs
+    if parse_name(name)['norm'] == 'mlbn':
+        assert model.bbox_head.norm_cfg.num_levels == model.neck.num_outs
 
 
 @pytest.mark.parametrize('name', EVERY)

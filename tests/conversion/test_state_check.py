@@ -8,7 +8,7 @@ import torch
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmaqd.quantizers import CheckpointMismatchError, IntervalQuantizer, UninitializedIntervalError
+from mmaqd.quantizers import CheckpointMismatchError, Quantizer, UninitializedIntervalError
 from tests.helpers.detector import (LEVELS, build, build_calibrated, make_batch, model_cfg,
                                     raw_outputs)
 
@@ -116,8 +116,7 @@ def test_low_bit_checkpoint_with_one_bn_for_all_levels(load, low_bit_state):
     conv = model.bbox_head.cls_convs[0]
     first = low_bit_state['bbox_head.cls_convs.0.bn.0.running_mean']
     assert all(torch.equal(level.running_mean, first) for level in conv.bn)
-    assert all(
-        bool(each.initialized) for each in model.modules() if isinstance(each, IntervalQuantizer))
+    assert all(bool(each.initialized) for each in model.modules() if isinstance(each, Quantizer))
 
 
 @pytest.mark.parametrize('bits', [2, 3, 8])

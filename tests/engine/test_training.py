@@ -10,7 +10,7 @@ from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config
 from mmengine.runner import Runner, load_state_dict
 
-from mmaqd.quantizers import IntervalQuantizer
+from mmaqd.quantizers import Quantizer
 from tests.helpers.data import make_coco, run_cfg
 from tests.helpers.detector import DETECTORS, build, make_batch, model_cfg, raw_outputs
 from tests.helpers.runs import checkpoint, make_runner, scalars, train
@@ -58,9 +58,7 @@ def test_low_bit_run_learns_weights_and_intervals(low_bit_run):
     moved = [key for key in intervals(first) if not torch.equal(first[key], last[key])]
     assert len(moved) > len(intervals(first)) / 2
     assert all(bool(value) for key, value in last.items() if key.endswith('.initialized'))
-    quantizers = [
-        each for each in low_bit_run.model.modules() if isinstance(each, IntervalQuantizer)
-    ]
+    quantizers = [each for each in low_bit_run.model.modules() if isinstance(each, Quantizer)]
     assert all(bool((each.scale > 0).all()) for each in quantizers)
     assert all(torch.isfinite(value).all() for value in last.values())
 
@@ -76,8 +74,7 @@ def test_low_bit_run_started_from_the_float_weights(low_bit_cfg, float_run, tmp_
 def test_intervals_are_logged_by_name_and_step(low_bit_run):
     quantizers = {
         f'interval/{name}'
-        for name, module in low_bit_run.model.named_modules()
-        if isinstance(module, IntervalQuantizer)
+        for name, module in low_bit_run.model.named_modules() if isinstance(module, Quantizer)
     }
     records = [
         record for record in scalars(low_bit_run.work_dir) if any(

@@ -138,12 +138,13 @@ def test_per_channel_is_per_tensor_for_each_channel(bits: int, factor: bool) -> 
 
 
 @pytest.mark.parametrize(('kernel', 'shape', 'v', 'factor'), [
-    (LIQActivationKernel(3), (5, 8), 1.0, 1 / math.sqrt(40 * 7)),
+    (LIQActivationKernel(3), (5, 4, 2), 1.0, 1 / math.sqrt(8 * 7)),
+    (LIQActivationKernel(3), (8, ), 1.0, 1 / math.sqrt(8 * 7)),
     (LIQWeightKernel(4), (5, 8), 1.0, 1 / math.sqrt(40 * 15)),
     (LIQWeightKernel(8), (5, 8), 1.0, 1 / math.sqrt(40 * 127)),
     (LIQWeightKernel(2, axis=0), (5, 8), [1.0] * 5, 1 / math.sqrt(8 * 3)),
 ],
-                         ids=['activation', 'weight', 'weight8', 'per_channel'])
+                         ids=['activation', 'one_sample', 'weight', 'weight8', 'per_channel'])
 def test_gradient_factor_scales_the_interval_gradient_only(kernel, shape, v, factor) -> None:
     x, grad = torch.randn(2, *shape, dtype=torch.float64)
     v = torch.tensor(v, dtype=torch.float64)

@@ -200,7 +200,16 @@ def test_quantize_weight_once_changes_no_number() -> None:
         sum(out.pow(2).sum() for out in outs).backward()
         results.append([*outs, *(parameter.grad for parameter in conv.parameters())])
     for one, other in zip(*results):
-        assert torch.equal(one, other)
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)  # sums in another order
+
+
+def test_one_block_serves_autocast_and_float32() -> None:
+    conv, x = QuantConv2d(2, 3, 3, **BOTH), torch.rand(2, 2, 5, 5)
+    with conv.quantize_weight_once():
+        with torch.autocast('cpu', torch.bfloat16):
+            assert conv(x).dtype == torch.bfloat16
+        inside = conv(x)
+    assert torch.equal(inside, conv(x))
 
 
 def test_weights_may_change_after_the_block() -> None:

@@ -12,19 +12,52 @@ from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_di
 from torch import nn
 
 from mmaqd.layers import QuantConv2d
-from mmaqd.quantizers import (CheckpointMismatchError, IntervalQuantizer, LIQActivationQuantizer,
-                              LIQWeightQuantizer, UninitializedIntervalError, calibrate)
+from mmaqd.quantizers import (CheckpointMismatchError, DoReFaActivationQuantizer,
+                              DoReFaWeightQuantizer, LIQActivationQuantizer, LIQWeightQuantizer,
+                              LSQActivationQuantizer, LSQPlusActivationQuantizer,
+                              LSQPlusWeightQuantizer, LSQWeightQuantizer, PACTActivationQuantizer,
+                              Quantizer, UninitializedIntervalError, WeightQuantizer, calibrate)
 
 MAKERS = {
     'activation': lambda bits=4: LIQActivationQuantizer(bits),
     'weight': lambda bits=4: LIQWeightQuantizer(bits),
     'per_channel': lambda bits=4: LIQWeightQuantizer(bits, axis=0, num_channels=3),
+    'lsq_activation': lambda bits=4: LSQActivationQuantizer(bits),
+    'lsq_weight': lambda bits=4: LSQWeightQuantizer(bits),
+    'lsq_per_channel': lambda bits=4: LSQWeightQuantizer(bits, axis=0, num_channels=3),
+    'lsq_plus_activation': lambda bits=4: LSQPlusActivationQuantizer(bits),
+    'lsq_plus_weight': lambda bits=4: LSQPlusWeightQuantizer(bits),
+    'pact_activation': lambda bits=4: PACTActivationQuantizer(bits, start='max'),
+}
+FIXED_MAKERS = {
+    'dorefa_activation': lambda bits=4: DoReFaActivationQuantizer(bits),
+    'dorefa_weight': lambda bits=4: DoReFaWeightQuantizer(bits),
+}
+ALL_MAKERS = {**MAKERS, **FIXED_MAKERS}
+LEARNED = {
+    LIQActivationQuantizer: ['interval'],
+    LIQWeightQuantizer: ['interval'],
+    LSQActivationQuantizer: ['step_size'],
+    LSQWeightQuantizer: ['step_size'],
+    LSQPlusActivationQuantizer: ['step_size', 'offset'],
+    LSQPlusWeightQuantizer: ['step_size'],
+    PACTActivationQuantizer: ['alpha'],
+    DoReFaActivationQuantizer: [],
+    DoReFaWeightQuantizer: [],
 }
 each = pytest.mark.parametrize('make', MAKERS.values(), ids=MAKERS.keys())
+each_and_fixed = pytest.mark.parametrize('make', ALL_MAKERS.values(), ids=ALL_MAKERS.keys())
 loaders = pytest.mark.parametrize(
     'load', [
         lambda model, state: model.load_state_dict(state),
         lambda model, state: mmengine_load_state_dict(model, state, strict=True),
+    ],
+    ids=['torch', 'mmengine'])
+
+lenient_loaders = pytest.mark.parametrize(
+    'load', [
+        lambda model, state: model.load_state_dict(state, strict=False),
+        lambda model, state: mmengine_load_state_dict(model, state, strict=False),
     ],
     ids=['torch', 'mmengine'])
 
@@ -38,9 +71,10 @@ def make_conv(bits: int = 4, axis: int | None = None) -> QuantConv2d:
         input_quantizer=dict(type='LIQActivationQuantizer', bit_width=bits))
 
 
-def started(quantizer: IntervalQuantizer) -> IntervalQuantizer:
-    quantizer.observe(torch.rand(3, 20))
-    quantizer.initialize()
+def started(quantizer: Quantizer) -> Quantizer:
+    if not quantizer.initialized:
+        quantizer.observe(torch.rand(3, 20))
+        quantizer.initialize()
     return quantizer
 
 
@@ -67,19 +101,49 @@ def test_uninitialized_is_an_error_that_says_what_to_do(make) -> None:
             assert part in str(error.value)
 
 
-@each
+@each_and_fixed
 def test_attributes(make) -> None:
     quantizer = make(3)
     buffers = dict(quantizer.named_buffers())
     assert buffers.keys() == {'initialized', 'bits'}
     assert buffers['initialized'].dtype == torch.bool
     assert buffers['bits'] == quantizer.bit_width == 3
-    assert [name for name, _ in quantizer.named_parameters()] == ['interval']
+    learned = LEARNED[type(quantizer)]
+    assert [name for name, _ in quantizer.named_parameters()] == learned
+    assert quantizer.learned == tuple(learned)
+    assert list(quantizer.state_dict()) == [*learned, 'initialized', 'bits']
     assert quantizer.name == type(quantizer).__name__
 
 
+@each_and_fixed
+def test_interval_is_the_largest_magnitude(make) -> None:
+    quantizer = started(make(3))
+    x = torch.linspace(-50, 50, 300).repeat(3, 1)
+    largest = quantizer(x).abs().amax(dim=1)
+    torch.testing.assert_close(largest, quantizer.interval.detach().expand(3))
+    for value in (quantizer.interval.detach(), quantizer.scale):
+        assert value.shape == ((3, ) if quantizer.granularity == 'per_channel' else ())
+        assert (value > 0).all()
+    assert not quantizer.scale.requires_grad
+
+
+@each_and_fixed
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
+def test_codes_times_scale_is_the_output(make, dtype: torch.dtype) -> None:
+    quantizer = started(make(4))
+    x = (0.7 * torch.randn(3, 4, 3, 3)).to(dtype)
+    codes = quantizer.quantize(x)
+    signed = isinstance(quantizer, WeightQuantizer)
+    assert codes.dtype == (torch.int8 if signed else torch.uint8)
+    assert int(codes.max()) <= quantizer.qmax
+    scale, offset = quantizer.scale, getattr(quantizer, 'offset', torch.zeros(())).detach()
+    if scale.dim():
+        scale = scale.view(-1, 1, 1, 1)
+    assert torch.equal((codes * scale + offset).to(dtype), quantizer(x))
+
+
 def test_base_leaves_rows_to_its_families() -> None:
-    base = IntervalQuantizer(LIQActivationQuantizer(4).kernel, None, 'max', 1.0)
+    base = Quantizer(LIQActivationQuantizer(4).kernel, 'max', dict(interval=1.0))
     with pytest.raises(NotImplementedError):
         base.observe(torch.ones(3))
     with pytest.raises(NotImplementedError):
@@ -94,7 +158,7 @@ def test_initialize_without_data_is_an_error_that_names_it(make) -> None:
         quantizer.initialize()
 
 
-@each
+@each_and_fixed
 @loaders
 def test_state_goes_through_a_file_to_the_bit(make, load) -> None:
     quantizer, fresh = started(make()), make()
@@ -157,18 +221,67 @@ def test_other_bits_are_refused_without_a_prefix_too() -> None:
 
 @pytest.mark.parametrize(('saved', 'loaded'), [(None, 0), (0, None)],
                          ids=['per_tensor_to_per_channel', 'per_channel_to_per_tensor'])
-@pytest.mark.parametrize(
-    'load', [
-        lambda model, state: model.load_state_dict(state, strict=False),
-        lambda model, state: mmengine_load_state_dict(model, state, strict=False),
-    ],
-    ids=['torch', 'mmengine'])
+@lenient_loaders
 def test_checkpoint_of_another_granularity_is_refused(load, saved, loaded) -> None:
     """MMEngine would only log the shapes, and take the interval for an initialized one."""
     conv = make_conv(axis=saved)
     calibrate(conv, [torch.rand(2, 2, 6, 6)], run_conv)
     with pytest.raises(CheckpointMismatchError, match='weight_quantizer: .*shape'):
         load(make_conv(axis=loaded), conv.state_dict())
+
+
+FOREIGN = [
+    ('activation', 'lsq_activation'),
+    ('activation', 'pact_activation'),
+    ('lsq_activation', 'lsq_plus_activation'),
+    ('dorefa_activation', 'pact_activation'),
+    ('weight', 'lsq_weight'),
+    ('lsq_plus_weight', 'dorefa_weight'),
+]
+
+
+@pytest.mark.parametrize(('saved', 'loaded'), FOREIGN + [pair[::-1] for pair in FOREIGN])
+@lenient_loaders
+def test_checkpoint_of_another_family_is_refused(load, saved: str, loaded: str) -> None:
+    checkpoint = nn.Sequential(OrderedDict(conv=started(ALL_MAKERS[saved]()))).state_dict()
+    model = nn.Sequential(OrderedDict(conv=ALL_MAKERS[loaded]()))
+    with pytest.raises(CheckpointMismatchError, match='^conv: .*another quantizer') as error:
+        load(model, checkpoint)
+    assert type(model.conv).__name__ in str(error.value)
+
+
+@each_and_fixed
+@lenient_loaders
+def test_state_with_a_part_missing_is_refused(load, make) -> None:
+    complete = nn.Sequential(started(make())).state_dict()
+    for missing in complete:
+        part = {key: value for key, value in complete.items() if key != missing}
+        with pytest.raises(CheckpointMismatchError, match='^0: .*another quantizer'):
+            load(nn.Sequential(make()), part)
+
+
+@pytest.mark.parametrize(('make', 'shape'), [
+    (lambda: LIQActivationQuantizer(3), ()),
+    (lambda: LIQWeightQuantizer(3), ()),
+    (lambda: LIQWeightQuantizer(3, axis=0, num_channels=2), (2, )),
+])
+def test_state_of_liq_has_the_keys_of_trained_checkpoints(make, shape: tuple) -> None:
+    interval = torch.full(shape, 0.7)
+    quantizer = make()
+    quantizer.load_state_dict(
+        dict(interval=interval, initialized=torch.tensor(True), bits=torch.tensor(3)))
+    assert torch.equal(quantizer.interval, interval)
+    assert torch.equal(quantizer.scale, interval / 7)
+
+
+@pytest.mark.parametrize('make', FIXED_MAKERS.values(), ids=FIXED_MAKERS.keys())
+@lenient_loaders
+def test_fixed_ranges_are_ready_at_once_and_after_a_float_checkpoint(load, make) -> None:
+    model = nn.Sequential(make())
+    expected = model(torch.rand(9))
+    load(model, {})
+    assert model[0].initialized
+    assert model(torch.rand(9)).shape == expected.shape
 
 
 def test_loading_an_uninitialized_state_is_noticed() -> None:
@@ -189,23 +302,34 @@ def test_copies_are_equal_and_independent(make, duplicate) -> None:
     x = torch.randn(3, 30)
     assert torch.equal(twin(x), quantizer(x))
     with torch.no_grad():
-        twin.interval.mul_(3)
+        for parameter in twin.parameters():
+            parameter.mul_(3)
     assert not torch.equal(twin(x), quantizer(x))
 
 
-@pytest.mark.parametrize(
-    'make', [
-        lambda: LIQActivationQuantizer(4, start='constant', start_value=0.4),
-        lambda: LIQWeightQuantizer(4, start='constant', start_value=0.4),
-        lambda: LIQWeightQuantizer(4, False, 0, 3, start='constant', start_value=0.4),
-    ],
-    ids=MAKERS.keys())
-def test_interval_learns(make) -> None:
+CONSTANT = dict(start='constant', start_value=0.4)
+STEP = dict(start='constant', start_value=0.04)
+
+
+@pytest.mark.parametrize(('make', 'learning_rate'), [
+    (lambda: LIQActivationQuantizer(4, **CONSTANT), 1e-3),
+    (lambda: LIQWeightQuantizer(4, **CONSTANT), 1e-3),
+    (lambda: LIQWeightQuantizer(4, False, 0, 3, **CONSTANT), 1e-3),
+    (lambda: LSQActivationQuantizer(4, **STEP), 2e-4),
+    (lambda: LSQWeightQuantizer(4, **STEP), 5e-4),
+    (lambda: LSQWeightQuantizer(4, 0, 3, **STEP), 5e-4),
+    (lambda: LSQPlusActivationQuantizer(4, **STEP), 2e-4),
+    (lambda: PACTActivationQuantizer(4, **CONSTANT), 1e-3),
+],
+                         ids=[
+                             'activation', 'weight', 'per_channel', 'lsq_activation', 'lsq_weight',
+                             'lsq_per_channel', 'lsq_plus_activation', 'pact'
+                         ])
+def test_parameters_learn(make, learning_rate: float) -> None:
     quantizer = make()
     x = 3 * torch.rand(3, 100)
-    weight = isinstance(quantizer, LIQWeightQuantizer)
-    target = quantizer.kernel.normalized(x) if weight else x
-    optimizer = torch.optim.SGD(quantizer.parameters(), lr=1e-3)
+    target = getattr(quantizer.kernel, 'normalized', lambda x: x)(x)
+    optimizer = torch.optim.SGD(quantizer.parameters(), lr=learning_rate)
     losses = []
     for _ in range(5):
         optimizer.zero_grad()

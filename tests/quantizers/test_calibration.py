@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmaqd.layers import MultiLevelBN, QuantConv2d
-from mmaqd.quantizers import (IntervalQuantizer, LIQActivationQuantizer, UninitializedIntervalError,
+from mmaqd.quantizers import (LIQActivationQuantizer, Quantizer, UninitializedIntervalError,
                               calibrate, calibrating)
 
 WEIGHT = dict(type='mmaqd.LIQWeightQuantizer', bit_width=4)
@@ -55,8 +55,8 @@ def run(model: nn.Module, batch: Tensor) -> None:
     model(batch)
 
 
-def quantizers_of(model: nn.Module) -> list[IntervalQuantizer]:
-    return [module for module in model.modules() if isinstance(module, IntervalQuantizer)]
+def quantizers_of(model: nn.Module) -> list[Quantizer]:
+    return [module for module in model.modules() if isinstance(module, Quantizer)]
 
 
 def test_every_interval_starts() -> None:

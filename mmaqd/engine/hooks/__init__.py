@@ -1,5 +1,10 @@
+from .change_bits_hook import ChangeBitsHook
 from .epoch_seed_hook import EpochSeedHook, seed_worker
 from .initialize_intervals_hook import InitializeIntervalsHook
 from .log_intervals_hook import LogIntervalsHook
+from .reestimate_bn_hook import ReestimateBNHook
 
-__all__ = ['EpochSeedHook', 'InitializeIntervalsHook', 'LogIntervalsHook', 'seed_worker']
+__all__ = [
+    'ChangeBitsHook', 'EpochSeedHook', 'InitializeIntervalsHook', 'LogIntervalsHook',
+    'ReestimateBNHook', 'seed_worker'
+]

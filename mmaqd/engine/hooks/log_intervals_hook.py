@@ -5,7 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from mmaqd.quantizers import IntervalQuantizer
+from mmaqd.quantizers import Quantizer
 from mmaqd.registry import HOOKS
 
 
@@ -30,6 +30,6 @@ class LogIntervalsHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         scalars = {
             f'interval/{name}': module.interval.mean().item()
-            for name, module in model.named_modules() if isinstance(module, IntervalQuantizer)
+            for name, module in model.named_modules() if isinstance(module, Quantizer)
         }
         runner.visualizer.add_scalars(scalars, step=runner.iter + 1)

@@ -8,6 +8,6 @@ from .multi_level_head import MultiLevelHeadMixin
 
 @MODELS.register_module()
 class AQDATSSHead(MultiLevelHeadMixin, ATSSHead):
-    """:class:`mmdet.models.ATSSHead` whose layers know the pyramid level. Same arguments."""
+    """Multi-level :class:`mmdet.models.ATSSHead`: its arguments and ``norm_eval``."""
 
     per_level_attributes = ('scales', )

@@ -8,4 +8,4 @@ from .multi_level_head import MultiLevelHeadMixin
 
 @MODELS.register_module()
 class AQDRetinaHead(MultiLevelHeadMixin, RetinaHead):
-    """:class:`mmdet.models.RetinaHead` whose layers know the pyramid level. Same arguments."""
+    """Multi-level :class:`mmdet.models.RetinaHead`: its arguments and ``norm_eval``."""

@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from typing import Any, Sequence
 
 from mmdet.models.utils import multi_apply
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmaqd.layers import MultiLevelBN, QuantConv2d
 
@@ -24,10 +25,31 @@ class MultiLevelHeadMixin:
     With ``norm_cfg=dict(type='mmaqd.MultiLevelBN', num_levels=5)`` the towers normalize each level
     by its own statistics. The weights of the shared convs are quantized once a forward, not once a
     level. With another ``norm_cfg`` the head computes what the upstream head does.
+
+    Args:
+        *args: Those of the upstream head.
+        norm_eval: Freeze the running statistics of BN and its variants while training, as the
+            argument of this name does in MMDetection's backbones. Weight and bias go on learning.
+            Weights that are quantized after a normalization do not fit statistics frozen without
+            it; give their quantizer ``normalize=False``.
+        **kwargs: Those of the upstream head.
     """
 
     #: Names of the attributes of the head with one item per level, in ``forward_single``'s order.
     per_level_attributes: tuple[str, ...] = ()
+
+    def __init__(self, *args: Any, norm_eval: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.norm_eval = norm_eval
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Set training mode, where BN stays in evaluation mode with ``norm_eval``."""
+        super().train(mode)
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[list[Tensor], ...]:
         """Apply ``forward_single`` to every pyramid level.

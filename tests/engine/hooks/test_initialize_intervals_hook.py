@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mmaqd.engine import InitializeIntervalsHook
-from mmaqd.quantizers import IntervalQuantizer
+from mmaqd.quantizers import Quantizer
 from mmaqd.registry import HOOKS
 from tests.helpers.detector import build, build_calibrated, make_batch, model_cfg
 
@@ -42,8 +42,8 @@ def make_runner(model: nn.Module,
         cfg=dict(load_from=load_from))
 
 
-def quantizers(model: nn.Module) -> list[IntervalQuantizer]:
-    return [module for module in model.modules() if isinstance(module, IntervalQuantizer)]
+def quantizers(model: nn.Module) -> list[Quantizer]:
+    return [module for module in model.modules() if isinstance(module, Quantizer)]
 
 
 @pytest.fixture(scope='module')

@@ -2,13 +2,18 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from mmengine.visualization import BaseVisBackend, Visualizer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from mmaqd.engine import LogIntervalsHook
 from mmaqd.layers import QuantConv2d
+from tests.helpers.data import make_coco, run_cfg
+from tests.helpers.runs import scalars, train
 
 
 class Recorder:
@@ -61,3 +66,51 @@ def test_steps_are_multiples_of_the_interval(interval, steps):
 def test_names_do_not_depend_on_a_model_wrapper():
     model = make_model()
     assert run(LogIntervalsHook(1), nn.DataParallel(model), 1) == run(LogIntervalsHook(1), model, 1)
+
+
+def test_the_scalars_reach_tensorboard_and_the_local_backend(tmp_path):
+    cfg = run_cfg(make_coco(tmp_path / 'data'), tmp_path / 'work', bits=4)
+    cfg.custom_hooks.append(dict(type='mmaqd.LogIntervalsHook', interval=1))
+    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    runner = train(cfg)
+    runner.visualizer.close()
+    local = [record for record in scalars(tmp_path / 'work') if 'loss' not in record]
+    folder, = (tmp_path / 'work').glob('*/vis_data')
+    board = EventAccumulator(str(folder)).Reload()
+    names = [name for name, _ in runner.model.named_modules() if name.endswith('_quantizer')]
+    tags = {tag for tag in board.Tags()['scalars'] if tag.startswith('interval/')}
+    assert tags == {f'interval/{name}' for name in names} and len(names) > 60
+    for tag in tags:
+        events = [(event.step, event.value) for event in board.Scalars(tag)]
+        assert events == [(record['step'], pytest.approx(record[tag])) for record in local]
+        assert [step for step, _ in events] == [1, 2]
+    last = runner.model.get_submodule('bbox_head.retina_cls.input_quantizer').interval.item()
+    assert local[-1]['interval/bbox_head.retina_cls.input_quantizer'] == pytest.approx(last)
+
+
+class OtherBackend(BaseVisBackend):
+    """A backend of any other kind: notes what MMEngine gives it."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[dict, int]] = []
+        super().__init__('unused')
+
+    def _init_env(self) -> None:
+        pass
+
+    @property
+    def experiment(self) -> OtherBackend:
+        return self
+
+    def add_scalars(self, scalar_dict: dict, step: int, *_: Any) -> None:
+        self.records.append((scalar_dict, step))
+
+
+def test_any_backend_gets_the_scalars():
+    backend = OtherBackend()
+    visualizer = Visualizer(vis_backends=[backend])
+    runner = SimpleNamespace(model=make_model(), visualizer=visualizer, iter=4)
+    LogIntervalsHook(interval=5).after_train_iter(runner, 4, None, None)
+    expected = {'interval/0.weight_quantizer': 1.0, 'interval/0.input_quantizer': 2.5}
+    assert backend.records == [(expected, 5)]

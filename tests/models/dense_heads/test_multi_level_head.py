@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmaqd.functional import LIQActivationKernel, LIQWeightKernel
 from mmaqd.layers import MultiLevelBN, QuantConv2d
 from mmaqd.models import AQDATSSHead, AQDFCOSHead, AQDRetinaHead, MultiLevelHeadMixin
+from mmaqd.quantizers import calibrate
 from mmaqd.registry import MODELS
 from tests.helpers.detector import (CHANNELS, DETECTORS, LEVELS, MULTI_LEVEL_BN, NUM_CLASSES, build,
                                     build_calibrated, head_cfg, loss, make_batch, model_cfg)
@@ -73,6 +74,81 @@ def test_with_a_plain_norm_it_is_the_upstream_head(detector, norm, training):
     assert_equal_outputs(ours(make_feats()), theirs(make_feats()))
     state = theirs.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in ours.state_dict().items())
+
+
+@pytest.mark.parametrize('detector', ['RetinaNet', 'FCOS'])
+@pytest.mark.parametrize('norm', PLAIN_NORMS[1:])
+@pytest.mark.parametrize('bits', [None, 4], ids=['float', 'w4a4'])
+def test_detectors_train_with_a_plain_norm(detector, norm, bits):
+    model = build(model_cfg(detector, bits, norm_cfg=norm)).train()
+    calibrate(model, [make_batch()])
+    loss(model, make_batch()).backward()
+    head = model.bbox_head
+    assert not [module for module in head.modules() if isinstance(module, MultiLevelBN)]
+    assert all(torch.isfinite(parameter.grad).all() for parameter in head.parameters())
+    assert head.cls_convs[0].conv.weight.grad.any()
+    if bits:
+        assert head.cls_convs[0].conv.weight_quantizer.interval.grad != 0
+
+
+class TestFrozenNorm:
+    """``norm_eval``: BN of the head keeps its statistics while training."""
+
+    NORMS = [
+        pytest.param(MULTI_LEVEL_BN, id='multi-level-bn'),
+        pytest.param(dict(type='BN'), id='shared-bn'),
+        pytest.param(dict(type='GN', num_groups=4), id='gn')
+    ]
+
+    @staticmethod
+    def statistics(module: nn.Module) -> dict[str, Tensor]:
+        return {
+            key: value.clone()
+            for key, value in module.state_dict().items()
+            if 'running' in key or 'num_batches' in key
+        }
+
+    @pytest.mark.parametrize('detector', DETECTORS)
+    @pytest.mark.parametrize('norm', NORMS)
+    def test_training_uses_and_keeps_the_running_statistics(self, detector, norm):
+        frozen = make_head(detector, norm_cfg=norm, norm_eval=True).train()
+        before = self.statistics(frozen)
+        outputs = frozen(make_feats())
+        assert all(
+            torch.equal(before[key], value) for key, value in self.statistics(frozen).items())
+        assert frozen.training and frozen.cls_convs.training
+        expected = make_head(detector, norm_cfg=norm).train()
+        for module in expected.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        assert_equal_outputs(outputs, expected(make_feats()))
+        sum(each.sum() for kind in outputs for each in kind).backward()
+        norm = frozen.cls_convs[0].norm
+        assert all(parameter.grad.any() for parameter in norm.parameters())
+
+    def test_by_default_the_statistics_follow_the_batches(self):
+        head = make_head('RetinaNet').train()
+        before = self.statistics(head)
+        head(make_feats())
+        assert not any(
+            torch.equal(before[key], value) for key, value in self.statistics(head).items())
+
+    def test_the_head_goes_to_evaluation_and_back(self):
+        head = make_head('RetinaNet', norm_eval=True)
+        norms = [module for module in head.modules() if isinstance(module, nn.BatchNorm2d)]
+        for mode in (True, False, True):
+            assert head.train(mode) is head
+            assert (head.training, any(norm.training for norm in norms)) == (mode, False)
+
+    def test_a_low_bit_detector_takes_it_by_config(self):
+        model = build(model_cfg('FCOS', 4, norm_eval=True))
+        calibrate(model, [make_batch()])
+        model.train()
+        before = self.statistics(model.bbox_head)
+        loss(model, make_batch()).backward()
+        after = self.statistics(model.bbox_head)
+        assert all(torch.equal(before[key], value) for key, value in after.items())
+        assert model.neck.lateral_convs[0].bn.training
 
 
 def level_state(state: dict, level: int) -> dict:
@@ -167,9 +243,9 @@ class TestSharedWeights:
         counted: Counter = Counter()
         for kernel in (LIQWeightKernel, LIQActivationKernel):
 
-            def forward(self, *args, _original=kernel.forward):
+            def forward(self, *args, _original=kernel.forward, **kwargs):
                 counted[type(self).__name__] += 1
-                return _original(self, *args)
+                return _original(self, *args, **kwargs)
 
             monkeypatch.setattr(kernel, 'forward', forward)
         return counted

@@ -1,0 +1,42 @@
+_base_ = './retinanet_r18-c16_fpn_mlbn_12e_bccd.py'
+
+model = dict(
+    type='mmaqd.QuantizedDetector',
+    detector='RetinaNet',
+    quantization=dict(
+        weight_quantizer=dict(type='mmaqd.LIQWeightQuantizer', bit_width=4),
+        input_quantizer=dict(type='mmaqd.LIQActivationQuantizer', bit_width=4),
+        # With types, so that another method above leaves the first and the last convs as they are.
+        rules=[
+            dict(
+                pattern='backbone.conv1',
+                weight_quantizer=dict(
+                    type='mmaqd.LIQWeightQuantizer', bit_width=8, normalize=False),
+                input_quantizer=None),  # an 8-bit image is an integer already
+            dict(
+                pattern='bbox_head.retina_*',
+                weight_quantizer=dict(
+                    type='mmaqd.LIQWeightQuantizer', bit_width=8, normalize=False),
+                input_quantizer=dict(type='mmaqd.LIQActivationQuantizer', bit_width=8)),
+        ]))
+
+custom_hooks = [
+    dict(type='mmaqd.EpochSeedHook'),
+    dict(type='mmaqd.InitializeIntervalsHook'),
+    dict(type='mmaqd.LogIntervalsHook'),
+]
+max_epochs = 6
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=True,
+        begin=0,
+        end=max_epochs,
+        T_max=max_epochs,
+        eta_min_ratio=0.01,
+        convert_to_iter_based=True),
+]
+optim_wrapper = dict(optimizer=dict(lr=0.01))
+load_from = 'work_dirs/retinanet_r18-c16_fpn_mlbn_12e_bccd/epoch_12.pth'

@@ -1,0 +1,115 @@
+"""DoReFa, arXiv:1606.06160, as kernels: fixed ranges, nothing is learned."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .kernels import FakeQuantizeKernel
+from .liq import LIQWeightKernel, floor_interval
+from .ranges import unsigned_qmax, weight_qmax
+from .rounding import round_half_even
+
+
+@dataclass(frozen=True)
+class DoReFaActivationKernel(FakeQuantizeKernel):
+    """DoReFa of a non-negative tensor: clipped to [0, c], levels c q/n with q in 0..n.
+
+    dQ/dx = 1 on 0 <= x <= c, else 0.
+
+    Args:
+        bit_width: b, 2 to 8; n = 2^b - 1.
+        clip: c, positive; 1 in the paper.
+    """
+
+    bit_width: int
+    clip: float = 1.0
+
+    @property
+    def qmax(self) -> int:
+        return unsigned_qmax(self.bit_width)
+
+    def scale(self) -> float:
+        """Real value of one integer step, c/n."""
+        return self.clip / self.qmax
+
+    def prepare(self, x: Tensor) -> None:
+        return None
+
+    def _write_codes(self, out: Tensor, x: Tensor, _: None) -> None:
+        torch.div(x, self.clip, out=out)
+        round_half_even(out.clamp_(0, 1).mul_(self.qmax), out=out)
+
+    def _dequantize(self, codes: Tensor, _: None) -> None:
+        codes.mul_(self.scale())
+
+    def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor, _: None) -> tuple:
+        inside = x.clamp(0, self.clip)
+        grad.mul_(torch.eq(inside, x, out=inside))
+        return ()
+
+
+@dataclass(frozen=True)
+class DoReFaWeightKernel(FakeQuantizeKernel):
+    """DoReFa of weights: t = tanh(w) / max|tanh(w)|, rounded to levels in [-1, 1].
+
+    The levels are k/n with odd k in -n..n, n = 2^b - 1; at 8 bits k runs over the integers
+    -127..127 and n = 127, as in :class:`mmaqd.functional.LIQWeightKernel`. The maximum is that of
+    the whole tensor, and its derivative is part of the gradient.
+
+    Args:
+        bit_width: b, 2 to 8. (For one bit the paper has another formula.)
+    """
+
+    bit_width: int
+
+    @property
+    def qmax(self) -> int:
+        return weight_qmax(self.bit_width)
+
+    def scale(self) -> float:
+        """Real value of one integer step, 1/n."""
+        return 1 / self.qmax
+
+    def normalized(self, w: Tensor) -> Tensor:
+        """What is rounded, t."""
+        bounded = torch.tanh(w)
+        return bounded.div_(_largest(bounded))
+
+    def codes(self, w: Tensor) -> Tensor:
+        """Integer codes -n..n of ``w``, as floating-point values."""
+        bounded = torch.tanh(w)
+        # The levels are those of LIQ with the interval max|tanh(w)|, over this interval.
+        return LIQWeightKernel(self.bit_width).codes(bounded, _largest(bounded))
+
+    # The maximum and its gradient belong to the whole tensor, so there are no parts here.
+
+    def prepare(self, w: Tensor) -> None:
+        return None
+
+    def forward(self, w: Tensor, prepared: None = None) -> Tensor:
+        return self.codes(w).mul_(self.scale())
+
+    def backward(self,
+                 grad: Tensor,
+                 w: Tensor,
+                 quantized: Tensor,
+                 prepared: None = None) -> tuple[Tensor]:
+        """dQ/dw = dt/dw: rounding passes the gradient on as it is."""
+        bounded = torch.tanh(w)
+        largest = _largest(bounded)
+        at_largest = bounded.abs()
+        torch.eq(at_largest, largest, out=at_largest)
+        grad_w = grad * bounded
+        # The gradient of the maximum goes to the weights that have it, with their sign, which is
+        # tanh(w) over the maximum there.
+        share = -grad_w.sum() / (largest**3 * at_largest.sum().clamp_min(1))
+        torch.div(grad, largest, out=grad_w)
+        grad_w.addcmul_(at_largest.mul_(share), bounded)
+        return (grad_w.addcmul_(grad_w, bounded.square_(), value=-1), )
+
+
+def _largest(bounded: Tensor) -> Tensor:
+    """max|tanh(w)|, kept above zero."""
+    return floor_interval(bounded.abs().amax())

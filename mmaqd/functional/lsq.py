@@ -1,0 +1,166 @@
+"""Learned step size quantization: LSQ, arXiv:1902.08153, and LSQ+, arXiv:2004.09576, as kernels.
+
+The step size s is the real value of one integer step. It is floored as the interval of LIQ is. On
+the edges of the range the gradient is that of the inside, as autograd takes it for a clip.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Optional
+
+import torch
+from torch import Tensor
+
+from .kernels import FakeQuantizeKernel, per_channel
+from .liq import (clipped_gradients, features_of_a_sample, floor_interval, lsq_gradient_factor)
+from .ranges import unsigned_qmax
+from .rounding import round_half_even
+
+
+class _Steps(NamedTuple):
+    step_size: Tensor
+    scale: Tensor  # the step size, to be broadcast over the tensor
+
+
+class _StepSizeKernel(FakeQuantizeKernel):
+    """s round(clip(x/s, qmin, qmax)); a subclass says which range, and which N its factor has.
+
+    dQ/dx = 1 inside, 0 outside; dQ/ds = code - x/s inside, the code outside.
+    """
+
+    @property
+    def qmin(self) -> int:
+        """Smallest code."""
+        raise NotImplementedError
+
+    @property
+    def qmax(self) -> int:
+        """Largest code."""
+        raise NotImplementedError
+
+    def scale(self, step_size: Tensor) -> Tensor:
+        """Real value of one integer step; the shape of ``step_size``."""
+        return floor_interval(step_size)
+
+    def prepare(self, x: Tensor, step_size: Tensor) -> _Steps:
+        floored = floor_interval(step_size)
+        return _Steps(floored, per_channel(floored, x, self.axis))
+
+    def _write_codes(self, out: Tensor, x: Tensor, prepared: _Steps) -> None:
+        torch.div(x, prepared.scale, out=out)
+        round_half_even(out.clamp_(self.qmin, self.qmax), out=out)
+
+    def _dequantize(self, codes: Tensor, prepared: _Steps) -> None:
+        codes.mul_(prepared.scale)
+
+    def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor,
+                   prepared: _Steps) -> tuple[Tensor]:
+        low, high = prepared.scale * self.qmin, prepared.scale * self.qmax
+        total = clipped_gradients(grad, x, quantized, low, high, self.axis)
+        return (total / prepared.step_size, )
+
+
+@dataclass(frozen=True)
+class LSQWeightKernel(_StepSizeKernel):
+    """LSQ of weights: levels s k with the integers k of -2^(b-1)..2^(b-1) - 1.
+
+    Args:
+        bit_width: b, 2 to 8.
+        axis: The axis with a step size per index, None for one step size.
+    """
+
+    bit_width: int
+    axis: Optional[int] = None
+
+    @property
+    def qmin(self) -> int:
+        return -2**(self.bit_width - 1)
+
+    @property
+    def qmax(self) -> int:
+        return 2**(self.bit_width - 1) - 1
+
+    def parameter_gradient_factor(self, x: Tensor) -> float:
+        step_sizes = 1 if self.axis is None else max(x.shape[self.axis], 1)
+        return lsq_gradient_factor(x.numel() // step_sizes, self.qmax)
+
+
+@dataclass(frozen=True)
+class LSQActivationKernel(_StepSizeKernel):
+    """LSQ of a non-negative tensor: levels s q with q in 0..2^b - 1.
+
+    N of the gradient factor is the number of features of the layer, which is that of one sample:
+    the factor does not depend on the batch size.
+
+    Args:
+        bit_width: b, 2 to 8.
+    """
+
+    bit_width: int
+
+    @property
+    def qmin(self) -> int:
+        return 0
+
+    @property
+    def qmax(self) -> int:
+        return unsigned_qmax(self.bit_width)
+
+    def parameter_gradient_factor(self, x: Tensor) -> float:
+        return lsq_gradient_factor(features_of_a_sample(x), self.qmax)
+
+
+class _OffsetSteps(NamedTuple):
+    step_size: Tensor
+    offset: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class LSQPlusActivationKernel(FakeQuantizeKernel):
+    """LSQ+ of a tensor of either sign: levels s q + beta with q in 0..2^b - 1.
+
+    dQ/dx and dQ/ds as for LSQ; dQ/dbeta = 0 inside, 1 outside. Both parameters' gradients are
+    multiplied by the gradient factor of LSQ.
+
+    Args:
+        bit_width: b, 2 to 8.
+    """
+
+    bit_width: int
+
+    @property
+    def qmin(self) -> int:
+        """Smallest code."""
+        return 0
+
+    @property
+    def qmax(self) -> int:
+        """Largest code."""
+        return unsigned_qmax(self.bit_width)
+
+    def scale(self, step_size: Tensor, offset: Tensor) -> Tensor:
+        """Real value of one integer step."""
+        return floor_interval(step_size)
+
+    def parameter_gradient_factor(self, x: Tensor) -> float:
+        return lsq_gradient_factor(features_of_a_sample(x), self.qmax)
+
+    def prepare(self, x: Tensor, step_size: Tensor, offset: Tensor) -> _OffsetSteps:
+        floored = floor_interval(step_size)
+        return _OffsetSteps(floored, offset, offset + floored * self.qmax)
+
+    def _write_codes(self, out: Tensor, x: Tensor, prepared: _OffsetSteps) -> None:
+        torch.sub(x, prepared.offset, out=out).div_(prepared.step_size)
+        round_half_even(out.clamp_(0, self.qmax), out=out)
+
+    def _dequantize(self, codes: Tensor, prepared: _OffsetSteps) -> None:
+        codes.mul_(prepared.step_size).add_(prepared.offset)
+
+    def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor,
+                   prepared: _OffsetSteps) -> tuple[Tensor, Tensor]:
+        outside = grad.clone()
+        total = clipped_gradients(grad, x, quantized, prepared.offset, prepared.high)
+        grad_offset = outside.sub_(grad).sum()
+        # Outside, Q(x) is beta more than the code times s.
+        return (total - prepared.offset * grad_offset) / prepared.step_size, grad_offset

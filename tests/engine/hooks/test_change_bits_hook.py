@@ -1,0 +1,179 @@
+"""Starting from a checkpoint of other bits: which parts of it are taken, and when."""
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmengine.hooks import EMAHook
+from mmengine.optim import OptimWrapper
+from mmengine.runner import get_priority
+from torch import Tensor, nn
+
+from mmaqd.engine.hooks.change_bits_hook import change_bits
+from mmaqd.quantizers import (CheckpointMismatchError, UninitializedIntervalError, calibrate,
+                              calibrating)
+from mmaqd.registry import HOOKS
+from tests.helpers.detector import build, build_calibrated, make_batch, model_cfg, raw_outputs
+
+INNER = 'backbone.layer1.0.conv1'
+
+
+@pytest.fixture(scope='module')
+def four_bits() -> dict[str, Tensor]:
+    """State of a 4-bit detector with intervals that no start gives."""
+    state = build_calibrated('RetinaNet', 4, seed=5).state_dict()
+    return {
+        key: 0.1 + 1.3 * value if key.endswith('.interval') else value.clone()
+        for key, value in state.items()
+    }
+
+
+def loaded(state: dict, bits: int, keep: bool) -> tuple[nn.Module, list[str]]:
+    """A detector of ``bits`` bits that took what :func:`change_bits` made of a state."""
+    model = build(model_cfg('RetinaNet', bits))
+    state = dict(state)
+    changed = change_bits(state, model, keep)
+    model.load_state_dict(state)
+    return model, changed
+
+
+@pytest.mark.parametrize('keep', [False, True], ids=['restart', 'keep'])
+@pytest.mark.parametrize('bits', [2, 3])
+def test_weights_and_norms_are_taken_as_they_are(four_bits, bits, keep):
+    model, _ = loaded(four_bits, bits, keep)
+    own = {key: value for key, value in model.state_dict().items() if '_quantizer.' not in key}
+    assert len(own) > 100
+    assert all(torch.equal(value, four_bits[key]) for key, value in own.items())
+
+
+@pytest.mark.parametrize('keep', [False, True], ids=['restart', 'keep'])
+def test_quantizers_whose_bits_stay_are_taken_as_they_are(four_bits, keep):
+    model, changed = loaded(four_bits, 2, keep)
+    same = ('backbone.conv1.weight_quantizer', 'bbox_head.retina_cls.weight_quantizer',
+            'bbox_head.retina_reg.input_quantizer')
+    assert not set(same) & set(changed)
+    own = model.state_dict()
+    for name in same:
+        assert own[f'{name}.bits'] == 8 and own[f'{name}.initialized']
+        assert torch.equal(own[f'{name}.interval'], four_bits[f'{name}.interval'])
+
+
+def test_restarted_intervals_have_no_value_and_get_one_from_data(four_bits):
+    model, changed = loaded(four_bits, 2, keep=False)
+    own = model.state_dict()
+    open_ = {
+        key.rsplit('.', 1)[0]
+        for key, value in own.items() if key.endswith('.initialized') and not value
+    }
+    assert open_ == set(changed) and f'{INNER}.input_quantizer' in changed
+    with pytest.raises(UninitializedIntervalError):
+        raw_outputs(model.eval(), make_batch())
+    assert calibrate(model, [make_batch()]) == len(changed)
+    assert {int(own[f'{name}.bits']) for name in changed} == {2}
+    assert all(each.isfinite().all() for each in raw_outputs(model, make_batch()))
+
+
+def test_kept_intervals_clip_at_the_same_length(four_bits):
+    model, changed = loaded(four_bits, 2, keep=True)
+    with calibrating(model) as pending:
+        assert not pending
+    own = model.state_dict()
+    for name in changed:
+        assert torch.equal(own[f'{name}.interval'], four_bits[f'{name}.interval'])
+        assert own[f'{name}.bits'] == 2
+    quantizer = model.get_submodule(f'{INNER}.input_quantizer')
+    length = float(four_bits[f'{INNER}.input_quantizer.interval'])
+    x = torch.tensor([0.0, 0.4, 0.9, 5.0]) * length
+    torch.testing.assert_close(quantizer(x), torch.tensor([0.0, 1 / 3, 1.0, 1.0]) * length)
+
+
+@pytest.mark.parametrize('keep', [False, True], ids=['restart', 'keep'])
+def test_a_state_of_the_same_bits_or_without_quantizers_is_left_alone(four_bits, keep):
+    for state in (four_bits, build(model_cfg('RetinaNet')).state_dict()):
+        same = dict(state)
+        assert change_bits(same, build(model_cfg('RetinaNet', 4)), keep) == []
+        assert same == state
+
+
+def test_another_family_or_granularity_restarts(four_bits):
+    cfg = model_cfg('RetinaNet', 4)
+    cfg['quantization']['input_quantizer']['type'] = 'mmaqd.LSQActivationQuantizer'
+    cfg['quantization']['weight_quantizer']['axis'] = 0
+    model, state = build(cfg), dict(four_bits)
+    changed = change_bits(state, model, keep=False)
+    assert {f'{INNER}.input_quantizer', f'{INNER}.weight_quantizer'} <= set(changed)
+    model.load_state_dict(state)
+    assert not model.get_submodule(f'{INNER}.input_quantizer').initialized
+
+
+def low_bit(family: str, bits: int) -> nn.Module:
+    cfg = model_cfg('RetinaNet', bits)
+    cfg['quantization']['input_quantizer']['type'] = f'mmaqd.{family}ActivationQuantizer'
+    return build(cfg)
+
+
+@pytest.mark.parametrize('family, learned', [('LSQ', 'step_size'),
+                                             ('LSQPlus', 'step_size, offset')])
+def test_step_sizes_are_not_kept(family, learned):
+    state = low_bit(family, 4).state_dict()
+    with pytest.raises(
+            ValueError,
+            match=rf'backbone\..*: .*a {family}ActivationQuantizer learns '
+            f'{learned}, which means something else at other bits'):
+        change_bits(dict(state), low_bit(family, 2), keep=True)
+    assert change_bits(dict(state), low_bit(family, 2), keep=False)
+
+
+def test_clipping_lengths_of_pact_are_kept():
+    state = dict(low_bit('PACT', 4).state_dict())
+    key = f'{INNER}.input_quantizer.alpha'
+    state[key] = torch.tensor(7.0)
+    model = low_bit('PACT', 2)
+    change_bits(state, model, keep=True)
+    model.load_state_dict(state)
+    assert model.state_dict()[key] == 7
+
+
+def make_runner(model: nn.Module, **changes: Any) -> SimpleNamespace:
+    optim_wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    given = dict(
+        model=model, optim_wrapper=optim_wrapper, _resume=False, logger=logging.getLogger('test'))
+    return SimpleNamespace(**{**given, **changes})
+
+
+@pytest.mark.parametrize('intervals, word', [('restart', 'restarted'), ('keep', 'kept')])
+def test_the_hook_changes_what_training_loads(four_bits, intervals, word, caplog):
+    model, checkpoint = build(model_cfg('RetinaNet', 2)), dict(state_dict=dict(four_bits))
+    hook = HOOKS.build(dict(type='mmaqd.ChangeBitsHook', intervals=intervals))
+    with caplog.at_level(logging.INFO, 'test'):
+        hook.after_load_checkpoint(make_runner(nn.DataParallel(model)), checkpoint)
+    model.load_state_dict(checkpoint['state_dict'])
+    kept = bool(model.state_dict()[f'{INNER}.input_quantizer.initialized'])
+    assert kept == (intervals == 'keep')
+    assert f'their intervals are {word}' in caplog.text
+
+
+@pytest.mark.parametrize('changes', [
+    pytest.param(dict(_resume=True), id='resuming'),
+    pytest.param(dict(optim_wrapper=None), id='testing'),
+    pytest.param(dict(optim_wrapper=dict(type='OptimWrapper')), id='testing-by-a-training-config'),
+])
+def test_resuming_and_testing_still_refuse_other_bits(four_bits, changes):
+    model, checkpoint = build(model_cfg('RetinaNet', 2)), dict(state_dict=dict(four_bits))
+    HOOKS.build(dict(type='mmaqd.ChangeBitsHook')).after_load_checkpoint(
+        make_runner(model, **changes), checkpoint)
+    with pytest.raises(CheckpointMismatchError, match='4 bits, the model has one of 2 bits'):
+        model.load_state_dict(checkpoint['state_dict'])
+
+
+def test_it_comes_before_the_hook_that_averages():
+    hook = HOOKS.build(dict(type='mmaqd.ChangeBitsHook'))
+    assert get_priority(hook.priority) < get_priority(EMAHook.priority)
+
+
+def test_unknown_option():
+    with pytest.raises(ValueError, match="one of .'restart', 'keep'., but got 'drop'"):
+        HOOKS.build(dict(type='mmaqd.ChangeBitsHook', intervals='drop'))

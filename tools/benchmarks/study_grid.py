@@ -1,0 +1,276 @@
+"""The rows of the accuracy study: each is a config, what is changed in it, and where it starts.
+
+A row is added by adding it to one of the functions below. Its name is its folder, so a row whose
+settings change should get another name. What it trains is exactly ``tools/train.py CONFIG
+--cfg-options`` with its overrides.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Mapping, Optional
+
+
+@dataclass(frozen=True)
+class Group:
+    """A table of the report.
+
+    Args:
+        title: Its title.
+        reference: What the references of its rows are, if they have any.
+    """
+
+    title: str
+    reference: str = ''
+
+
+#: The tables of the report, in their order.
+GROUPS = dict(
+    main=Group('LIQ with multi-level BN, at full size'),
+    norms=Group('Normalization of the head, float', 'multi-level BN'),
+    methods=Group('Methods, with one BN for all levels and with multi-level BN',
+                  'LIQ + multi-level BN'),
+    changes=Group('One change at a time, from LIQ with multi-level BN at 2 bits', 'unchanged'),
+    post_training=Group('Post-training quantization: intervals from data, no training'),
+    mended=Group('Tried to mend 2 bits', 'unchanged'),
+)
+FLOAT_BITS = 32
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the study.
+
+    Args:
+        name: Unique name, which is that of its folder.
+        config: Path below ``configs``.
+        groups: Names of the tables that show it.
+        detector: Its detector in the tables.
+        method: How it is quantized, ``'float'`` if it is not.
+        norm: Normalization of its head.
+        bits: Bits of most weights and activations, 32 for float.
+        note: What else tells it from the other rows.
+        overrides: Dotted keys of the config and their values.
+        start: Name of the row whose last checkpoint of the same seed it starts from.
+        twin: Name of the float row that it is compared with, trained for as many epochs.
+        reference: Name of a further row that it is compared with.
+        trains: False: only the intervals are started from data, by ``tools/calibrate.py``.
+        reestimates_bn: If it does not train, whether it estimates the statistics of BN anew.
+    """
+
+    name: str
+    config: str
+    groups: tuple[str, ...]
+    detector: str
+    method: str = 'float'
+    norm: str = 'multi-level BN'
+    bits: int = FLOAT_BITS
+    note: str = ''
+    overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    start: Optional[str] = None
+    twin: Optional[str] = None
+    reference: Optional[str] = None
+    trains: bool = True
+    reestimates_bn: bool = False
+
+
+# The schedule of the low-bit configs, on top of a float config.
+_SIX_EPOCHS = {
+    'train_cfg.max_epochs': 6,
+    'param_scheduler.1.end': 6,
+    'param_scheduler.1.T_max': 6,
+    'optim_wrapper.optimizer.lr': 0.01,
+}
+_SMALL = 'retinanet_r18-c16_fpn'
+_SMALL_DETECTOR = 'RetinaNet-R18, 16 channels'
+_NORMS = dict(mlbn='multi-level BN', bn='shared BN', gn='GN')
+_SHARED_BN = {'model.bbox_head.norm_cfg._delete_': True, 'model.bbox_head.norm_cfg.type': 'BN'}
+# Name in the tables, weight quantizer, input quantizer. PACT is about activations only; its paper
+# has the weights of DoReFa.
+_METHODS = dict(
+    liq=('LIQ', 'LIQWeightQuantizer', 'LIQActivationQuantizer'),
+    lsq=('LSQ', 'LSQWeightQuantizer', 'LSQActivationQuantizer'),
+    lsqplus=('LSQ+', 'LSQPlusWeightQuantizer', 'LSQPlusActivationQuantizer'),
+    pact=('PACT', 'DoReFaWeightQuantizer', 'PACTActivationQuantizer'),
+    dorefa=('DoReFa', 'DoReFaWeightQuantizer', 'DoReFaActivationQuantizer'),
+)
+_WEIGHTS, _INPUTS = 'model.quantization.weight_quantizer', 'model.quantization.input_quantizer'
+_NOT_NORMALIZED = {f'{_WEIGHTS}.normalize': False}
+
+
+def all_rows() -> dict[str, Row]:
+    """Every row by its name; what a row starts from stands before it."""
+    rows = [
+        *_main_rows('RetinaNet-R18', 'retinanet_r18_fpn_mlbn'),
+        *_main_rows('FCOS-R18', 'fcos_r18_fpn_mlbn'),
+        *_float_rows(),
+        *_method_rows(),
+        *_changed_rows(),
+        *_post_training_rows(),
+        *_mended_rows(),
+    ]
+    return {row.name: row for row in rows}
+
+
+def _main_rows(detector: str, stem: str) -> list[Row]:
+    twelve = Row(f'{stem}_12e_bccd', f'bccd/{stem}_12e_bccd.py', ('main', ), detector,
+                 note='12 epochs')  # yapf: disable
+    twin = _six_epochs_more(twelve)
+    return [twelve, twin] + [
+        Row(f'{stem}-w{bits}a{bits}_6e_bccd',
+            f'bccd/{stem}-w{bits}a{bits}_6e_bccd.py', ('main', ),
+            detector,
+            method='LIQ',
+            bits=bits,
+            start=twelve.name,
+            twin=twin.name) for bits in (4, 3, 2)
+    ]
+
+
+def _six_epochs_more(row: Row) -> Row:
+    """The float row that low-bit rows are compared with: it trains as long as they do."""
+    return replace(
+        row,
+        name=row.name.replace('_12e_', '_12e-6e_'),
+        note='12 + 6 epochs',
+        overrides=_SIX_EPOCHS,
+        start=row.name)
+
+
+def _small_float(norm: str, epochs: str = '12e') -> str:
+    return f'{_SMALL}_{norm}_{epochs}_bccd'
+
+
+def _float_rows() -> list[Row]:
+    rows = []
+    for norm, title in _NORMS.items():
+        name = _small_float(norm)
+        twelve = Row(
+            name, f'bccd/{name}.py', ('norms', ), _SMALL_DETECTOR, norm=title, note='12 epochs')
+        reference = None if norm == 'mlbn' else _small_float('mlbn', '12e-6e')
+        rows += [twelve, replace(_six_epochs_more(twelve), reference=reference)]
+    return rows
+
+
+def _small_low_bit(bits: int, norm: str = 'mlbn', method: str = 'liq', **fields: Any) -> Row:
+    """A small low-bit row as the config has it, but for its method and its norm."""
+    title, weights, inputs = _METHODS[method]
+    overrides = _SHARED_BN if norm == 'bn' else {}
+    if method != 'liq':
+        overrides = {
+            **overrides, f'{_WEIGHTS}.type': f'mmaqd.{weights}',
+            f'{_INPUTS}.type': f'mmaqd.{inputs}'
+        }
+    suffix = '' if method == 'liq' else f'-{method}'
+    row = Row(
+        f'{_SMALL}_{norm}-w{bits}a{bits}{suffix}_6e_bccd',
+        f'bccd/{_SMALL}_mlbn-w{bits}a{bits}_6e_bccd.py', ('methods', ),
+        _SMALL_DETECTOR,
+        method=title,
+        norm=_NORMS[norm],
+        bits=bits,
+        overrides=overrides,
+        start=_small_float(norm),
+        twin=_small_float(norm, '12e-6e'))
+    return replace(row, **fields)
+
+
+def _method_rows() -> list[Row]:
+    rows = []
+    for bits in (4, 2):
+        best = _small_low_bit(bits)
+        for method in _METHODS:
+            for norm in ('mlbn', 'bn'):
+                row = _small_low_bit(bits, norm, method)
+                is_best = row.name == best.name
+                rows.append(row if is_best else replace(row, reference=best.name))
+    return [
+        replace(row, groups=('methods', 'changes', 'mended')) if row.name == _base().name else row
+        for row in rows
+    ]
+
+
+def _base() -> Row:
+    return _small_low_bit(2)
+
+
+def _changed(key: str, note: str, overrides: Mapping[str, Any], group: str = 'changes') -> Row:
+    """LIQ with multi-level BN at 2 bits with something else in its config."""
+    base = _base()
+    return replace(
+        base,
+        name=base.name.replace('_6e_', f'-{key}_6e_'),
+        groups=(group, ),
+        note=note,
+        overrides=overrides,
+        reference=base.name)
+
+
+def _changed_rows() -> list[Row]:
+    plain = _changed('plain-weights', 'weights not normalized', _NOT_NORMALIZED)
+    rules = 'model.quantization.rules'
+    return [
+        plain,
+        _changed('per-channel', 'weights per channel', {f'{_WEIGHTS}.axis': 0}),
+        _changed('start-constant', 'intervals start at 1', {
+            f'{_WEIGHTS}.start': 'constant',
+            f'{_INPUTS}.start': 'constant'
+        }),
+        _changed('start-max', 'intervals start at 0.8 max', {
+            f'{_WEIGHTS}.start': 'max',
+            f'{_INPUTS}.start': 'max'
+        }),
+        _changed('gradient-factor', 'gradient factor of LSQ', {
+            f'{_WEIGHTS}.gradient_factor': True,
+            f'{_INPUTS}.gradient_factor': True
+        }),
+        _changed(
+            'first-last-2', 'first and last convs at 2 bits', {
+                f'{rules}.0.weight_quantizer.bit_width': 2,
+                f'{rules}.1.weight_quantizer.bit_width': 2,
+                f'{rules}.1.input_quantizer.bit_width': 2
+            }),
+        # Normalized weights do not fit statistics that were frozen without them.
+        replace(
+            _changed('frozen-bn', 'weights not normalized ("unchanged" too), BN of the head frozen',
+                     {
+                         **_NOT_NORMALIZED, 'model.bbox_head.norm_eval': True
+                     }),
+            reference=plain.name),
+    ]
+
+
+def _post_training_rows() -> list[Row]:
+    """From the float model that trained as long as the low-bit rows."""
+    return [_calibrated(bits, reestimates_bn) for reestimates_bn in (False, True)
+            for bits in (8, 4)]  # yapf: disable
+
+
+def _calibrated(bits: int, reestimates_bn: bool) -> Row:
+    twin = _small_float('mlbn', '12e-6e')
+    return Row(
+        f'{_SMALL}_mlbn-w{bits}a{bits}-calibrated{"-bn" if reestimates_bn else ""}_bccd',
+        f'bccd/{_SMALL}_mlbn-w4a4_6e_bccd.py',
+        ('post_training', ),
+        _SMALL_DETECTOR,
+        method='LIQ, BN re-estimated' if reestimates_bn else 'LIQ',
+        bits=bits,
+        # A conv with normalized weights gives other outputs, which only training makes up for.
+        overrides={
+            **_NOT_NORMALIZED, f'{_WEIGHTS}.bit_width': bits,
+            f'{_INPUTS}.bit_width': bits
+        },
+        start=twin,
+        twin=twin,
+        trains=False,
+        reestimates_bn=reestimates_bn)
+
+
+def _mended_rows() -> list[Row]:
+    """What was tried to bring 2 bits closer to float; each against the row that it changes."""
+    interval = 'optim_wrapper.paramwise_cfg.custom_keys.interval'
+    return [
+        _changed('interval-lr', 'interval learning rate / 10', {f'{interval}.lr_mult': 0.1},
+                 'mended'),
+        _changed('interval-decay', 'no weight decay of intervals', {f'{interval}.decay_mult': 0.0},
+                 'mended'),
+    ]
