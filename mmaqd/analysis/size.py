@@ -5,9 +5,18 @@ A row of that table is anything with the attributes ``module``, ``weight_bits``,
 """
 from __future__ import annotations
 
-from typing import Any, Iterable, Mapping, Optional, Protocol
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Iterable, Mapping, Optional, Protocol, Sequence
 
+import torch
 import torch.nn as nn
+from mmengine.config import Config
+
+from .switching import only_quantized
+
+_FLOAT_BITS = 32
+_IMAGE_BITS = 8
 
 
 class TableRow(Protocol):
@@ -85,11 +94,182 @@ def bit_operations(rows: Iterable[TableRow],
     Raises:
         KeyError: If a module in ``macs`` or ``input_bits`` has no row.
     """
-    table = {row.module: row for row in rows}
+    return sum(layer.bit_operations for layer in layer_sizes(rows, macs, input_bits))
+
+
+@dataclass(frozen=True)
+class LayerSize:
+    """Size and work of one layer, and what they are for the same layer in float.
+
+    Attributes:
+        module (str): Name in the model.
+        weight_bits (int): Bits of a weight, 32 for float.
+        input_bits (int): Bits of an input value, 32 for float.
+        num_weights (int): Number of weights, without the bias.
+        macs (int): Multiply-accumulates in a forward pass, 0 for a layer that did not run.
+    """
+
+    module: str
+    weight_bits: int
+    input_bits: int
+    num_weights: int
+    macs: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights, packed."""
+        return packed_weight_bytes([self])
+
+    @property
+    def bit_operations(self) -> int:
+        """MACs x weight bits x input bits."""
+        return self.macs * self.weight_bits * self.input_bits
+
+    @property
+    def float_weight_bytes(self) -> int:
+        """Bytes of the weights in float32."""
+        return self.num_weights * _FLOAT_BITS // 8
+
+    @property
+    def float_bit_operations(self) -> int:
+        """MACs x 32 x 32."""
+        return self.macs * _FLOAT_BITS**2
+
+
+def layer_sizes(rows: Iterable[TableRow],
+                macs: Mapping[str, int],
+                input_bits: Optional[Mapping[str, int]] = None) -> list[LayerSize]:
+    """Size and work of every layer.
+
+    Args:
+        rows (Iterable[TableRow]): The quantization table.
+        macs (Mapping[str, int]): MACs by module name, from :func:`count_macs`.
+        input_bits (Mapping[str, int], optional): As for :func:`bit_operations`.
+
+    Returns:
+        list[LayerSize]: In the order of the table.
+
+    Raises:
+        KeyError: If a module in ``macs`` or ``input_bits`` has no row.
+    """
+    table = list(rows)
     known = dict(input_bits or {})
-    missing = sorted(set(macs).union(known) - set(table))
+    missing = sorted(set(macs).union(known) - {row.module for row in table})
     if missing:
-        raise KeyError(f'bit_operations: no row of the table for {missing}; the table and the '
-                       'counts must come from models with the same module names.')
-    return sum(count * table[name].weight_bits * known.get(name, table[name].input_bits)
-               for name, count in macs.items())
+        raise KeyError(f'No row of the quantization table for {missing}; the table and the counts '
+                       'must come from models with the same module names.')
+    return [
+        LayerSize(row.module, row.weight_bits, known.get(row.module, row.input_bits),
+                  row.num_weights, macs.get(row.module, 0)) for row in table
+    ]
+
+
+def detector_macs(model: nn.Module, height: int, width: int) -> dict[str, int]:
+    """Multiply-accumulates of every conv of a detector for one image, without computing anything.
+
+    Args:
+        model (nn.Module): A detector, whose intervals need no values.
+        height (int): Height of the image in pixels.
+        width (int): Width of the image in pixels.
+
+    Returns:
+        dict[str, int]: Number by module name, in the order in which the convs run.
+    """
+    model = deepcopy(model).to('meta').eval()
+    with torch.no_grad(), only_quantized(model, ()):
+        return count_macs(model, torch.zeros(1, 3, height, width, device='meta'))
+
+
+def image_bits(cfg: Config, rows: Iterable[TableRow], macs: Mapping[str, int]) -> dict[str, int]:
+    """8 bits for the first conv, where it takes the image as integers and its weights are low-bit.
+
+    That is so when the data preprocessor subtracts an integer mean and divides by 1, or does
+    neither. A quantizer for the image has the last word.
+
+    Args:
+        cfg (Config): Config of a detector.
+        rows (Iterable[TableRow]): Its quantization table.
+        macs (Mapping[str, int]): MACs by module name, the conv that runs first in front.
+
+    Returns:
+        dict[str, int]: Bits by module name, empty where the image is not made of integers.
+    """
+    first = next(iter(macs))
+    row, = (row for row in rows if row.module == first)
+    has_float_image = row.weight_bits < _FLOAT_BITS <= row.input_bits
+    return {first: _IMAGE_BITS} if has_float_image and _image_is_integer(cfg) else {}
+
+
+def image_size(cfg: Config) -> tuple[int, int]:
+    """Height and width of a test image as it enters the detector of a config.
+
+    Args:
+        cfg (Config): A config whose test pipeline has a ``Resize`` with a ``scale``.
+
+    Returns:
+        tuple[int, int]: The scale of that ``Resize`` (width x height), padded to a multiple of
+        the data preprocessor's ``pad_size_divisor``.
+
+    Raises:
+        ValueError: There is no such ``Resize``.
+    """
+    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
+    for step in dataset.get('pipeline', ()):
+        if step['type'].split('.')[-1] == 'Resize' and step.get('scale'):
+            width, height = (-(-side // divisor) * divisor for side in step['scale'])
+            return height, width
+    raise ValueError('The test pipeline of the config has no Resize with a scale, so the size of '
+                     'an image is not known; give it (--shape HEIGHT WIDTH).')
+
+
+def size_table(layers: Sequence[LayerSize]) -> list[dict[str, Any]]:
+    """A row for each layer and one for their total, rows for :func:`mmaqd.analysis.format_rows`.
+
+    Args:
+        layers (Sequence[LayerSize]): From :func:`layer_sizes`.
+
+    Returns:
+        list[dict[str, Any]]: Integers; the columns that start with ``float`` are those of the float
+        twin.
+    """
+    rows = [{
+        'layer': layer.module,
+        'weight bits': layer.weight_bits,
+        'input bits': layer.input_bits,
+        'weights': layer.num_weights,
+        'bytes': layer.weight_bytes,
+        'float bytes': layer.float_weight_bytes,
+        'MACs': layer.macs,
+        'bit operations': layer.bit_operations,
+        'float bit operations': layer.float_bit_operations,
+    } for layer in layers]
+    total = {key: sum(row[key] for row in rows) for key in rows[0] if key != 'layer'}
+    return [*rows, {'layer': 'total', **total, 'weight bits': None, 'input bits': None}]
+
+
+def size_summary(layers: Sequence[LayerSize]) -> str:
+    """The totals in a sentence, and how much smaller they are than those of the float twin.
+
+    Args:
+        layers (Sequence[LayerSize]): From :func:`layer_sizes`.
+
+    Returns:
+        str: Weights in MB (10^6 bytes) and bit operations in 10^9.
+    """
+    size = sum(layer.weight_bytes for layer in layers)
+    float_size = sum(layer.float_weight_bytes for layer in layers)
+    work = sum(layer.bit_operations for layer in layers)
+    float_work = sum(layer.float_bit_operations for layer in layers)
+    return (
+        f'Weights: {size / 1e6:.2f} MB, the float twin {float_size / 1e6:.2f} MB '
+        f'({float_size / size:.1f} times as much). Bit operations: {work / 1e9:.1f} x 10^9, the '
+        f'float twin {float_work / 1e9:.1f} x 10^9 ({float_work / work:.1f} times as many).')
+
+
+def _image_is_integer(cfg: Config) -> bool:
+    preprocessor = cfg.model.get('data_preprocessor', {})
+    mean, std = (preprocessor.get(key) or () for key in ('mean', 'std'))
+    return all(value == int(value) for value in mean) and all(value == 1 for value in std)

@@ -3,10 +3,13 @@ from collections import namedtuple
 
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
-from mmaqd.analysis import bit_operations, count_macs, packed_weight_bytes
+from mmaqd.analysis import (LayerSize, bit_operations, count_macs, detector_macs, image_bits,
+                            image_size, layer_sizes, packed_weight_bytes, size_summary, size_table)
 from mmaqd.conversion import prepare, quantization_table
+from tests.helpers.detector import DETECTORS, build, model_cfg
 
 Row = namedtuple('Row', 'module weight_bits input_bits num_weights')
 
@@ -81,3 +84,100 @@ def test_bit_operations():
 def test_bit_operations_refuse_an_unknown_module(arguments):
     with pytest.raises(KeyError, match='other'):
         bit_operations([Row('a', 4, 4, 1)], *arguments)
+
+
+LAYERS = [LayerSize('image', 8, 8, 3, 10), LayerSize('a', 3, 4, 5, 100)]
+
+
+def test_layer_sizes():
+    rows = [Row('image', 8, 32, 3), Row('a', 3, 4, 5), Row('unused', 32, 32, 7)]
+    *layers, unused = layer_sizes(rows, dict(image=10, a=100), dict(image=8))
+    assert layers == LAYERS
+    assert [layer.weight_bytes for layer in layers] == [3, 2]
+    assert [layer.float_weight_bytes for layer in layers] == [12, 20]
+    assert [layer.bit_operations for layer in layers] == [10 * 64, 100 * 12]
+    assert [layer.float_bit_operations for layer in layers] == [10 * 1024, 100 * 1024]
+    assert (unused.macs, unused.weight_bytes, unused.bit_operations) == (0, 28, 0)
+
+
+def test_table_ends_with_the_total():
+    table = size_table(LAYERS)
+    assert [row['layer'] for row in table] == ['image', 'a', 'total']
+    assert table[1] == {
+        'layer': 'a',
+        'weight bits': 3,
+        'input bits': 4,
+        'weights': 5,
+        'bytes': 2,
+        'float bytes': 20,
+        'MACs': 100,
+        'bit operations': 1200,
+        'float bit operations': 102400
+    }
+    assert table[2] == {
+        'layer': 'total',
+        'weight bits': None,
+        'input bits': None,
+        'weights': 8,
+        'bytes': 5,
+        'float bytes': 32,
+        'MACs': 110,
+        'bit operations': 1840,
+        'float bit operations': 112640
+    }
+
+
+def test_summary():
+    layers = [LayerSize('a', 4, 2, 10**6, 10**9)]
+    assert size_summary(layers) == (
+        'Weights: 0.50 MB, the float twin 4.00 MB (8.0 times as much). Bit operations: 8.0 x 10^9, '
+        'the float twin 1024.0 x 10^9 (128.0 times as many).')
+
+
+@pytest.mark.parametrize('detector', DETECTORS)
+def test_macs_of_a_low_bit_detector_are_those_that_its_float_twin_really_does(detector):
+    low_bit = build(model_cfg(detector, bits=4))
+    state = {name: value.clone() for name, value in low_bit.state_dict().items()}
+    counted = detector_macs(low_bit, 64, 96)
+    real = count_macs(build(model_cfg(detector)).eval(), torch.rand(1, 3, 64, 96))
+    assert counted == real
+    assert next(iter(counted)) == 'backbone.conv1'
+    # 8 channels at half the resolution, 7 x 7 taps in 3 channels.
+    assert counted['backbone.conv1'] == 8 * 32 * 48 * 147
+    assert low_bit.training
+    assert all(torch.equal(value, state[name]) for name, value in low_bit.state_dict().items())
+
+
+@pytest.mark.parametrize('preprocessor, row, expected', [
+    (dict(mean=[124, 116.0, 104], std=[1, 1, 1]), Row('conv', 8, 32, 1), dict(conv=8)),
+    (dict(), Row('conv', 8, 32, 1), dict(conv=8)),
+    (dict(mean=None, std=None), Row('conv', 8, 32, 1), dict(conv=8)),
+    (dict(mean=[123.675, 116, 104], std=[1, 1, 1]), Row('conv', 8, 32, 1), {}),
+    (dict(mean=[124, 116, 104], std=[58.4, 57, 57]), Row('conv', 8, 32, 1), {}),
+    (dict(mean=[124, 116, 104], std=[1, 1, 1]), Row('conv', 8, 4, 1), {}),
+    (dict(mean=[124, 116, 104], std=[1, 1, 1]), Row('conv', 32, 32, 1), {}),
+])
+def test_bits_of_the_image(preprocessor, row, expected):
+    cfg = Config(dict(model=dict(data_preprocessor=preprocessor)))
+    rows = [Row('other', 8, 32, 1), row]
+    assert image_bits(cfg, rows, dict(conv=5, other=7)) == expected
+
+
+def config_with(pipeline, divisor=32, wrapped=False):
+    dataset = dict(pipeline=pipeline)
+    return Config(
+        dict(
+            model=dict(data_preprocessor=dict(pad_size_divisor=divisor)),
+            test_dataloader=dict(dataset=dict(dataset=dataset) if wrapped else dataset)))
+
+
+def test_image_size_is_padded():
+    steps = [dict(type='LoadImageFromFile'), dict(type='mmdet.Resize', scale=(1333, 800))]
+    assert image_size(config_with(steps)) == (800, 1344)
+    assert image_size(config_with(steps, divisor=1, wrapped=True)) == (800, 1333)
+
+
+def test_unknown_image_size_is_an_error():
+    for steps in ([dict(type='LoadImageFromFile')], [dict(type='Resize', scale_factor=2.0)]):
+        with pytest.raises(ValueError, match='no Resize with a scale.*--shape'):
+            image_size(config_with(steps))

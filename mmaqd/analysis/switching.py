@@ -1,0 +1,157 @@
+"""Switches quantizers of a model off for a while, and names its layers and stages."""
+from __future__ import annotations
+
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any, Collection, Iterator, Optional, Sequence
+
+import torch.nn as nn
+from torch import Tensor
+
+from mmaqd.layers import QuantConv2d
+
+_ROLES = ('weight_quantizer', 'input_quantizer')
+
+
+def quantized_layers(model: nn.Module) -> dict[str, QuantConv2d]:
+    """The convs of a model that have a quantizer for weights or inputs, by name.
+
+    Raises:
+        ValueError: There are none.
+    """
+    layers = _find(model)
+    if not layers:
+        raise ValueError(f'{type(model).__name__} has no quantized layer. Take the config of a '
+                         "low-bit model (type='mmaqd.QuantizedDetector'); its checkpoint may be "
+                         'that of the float twin.')
+    return layers
+
+
+def check_layers(names: Collection[str], layers: Collection[str]) -> None:
+    """Make sure that names are names of quantized layers.
+
+    Raises:
+        ValueError: Some are not among ``layers``.
+    """
+    unknown = sorted(set(names) - set(layers))
+    if unknown:
+        raise ValueError(f'{", ".join(unknown)}: no quantized layers of the model. These are '
+                         f'there: {", ".join(sorted(layers))}.')
+
+
+def stage_of(layer: str) -> str:
+    """The stage that a layer belongs to: the first two parts of its name.
+
+    Example:
+        >>> stage_of('backbone.layer1.0.conv1'), stage_of('bbox_head.retina_cls')
+        ('backbone.layer1', 'bbox_head.retina_cls')
+    """
+    return '.'.join(layer.split('.')[:2])
+
+
+def group_layers(layers: Collection[str],
+                 by: str = 'stage',
+                 patterns: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Put layers into groups.
+
+    Args:
+        layers (Collection[str]): Names of layers.
+        by (str): ``'stage'`` (see :func:`stage_of`) or ``'layer'`` (each its own group).
+        patterns (Sequence[str]): Shell patterns over the names (``*`` also matches dots), a group
+            for each; replaces ``by``.
+
+    Returns:
+        dict[str, list[str]]: Names of the layers by the name of the group.
+
+    Raises:
+        ValueError: A pattern matches no layer, or ``by`` is unknown.
+    """
+    if patterns:
+        groups = {
+            pattern: [name for name in layers if fnmatchcase(name, pattern)]
+            for pattern in patterns
+        }
+        for pattern, names in groups.items():
+            if not names:
+                raise ValueError(f'The pattern {pattern!r} matches no quantized layer. These are '
+                                 f'there: {", ".join(layers)}.')
+        return groups
+    if by not in ('stage', 'layer'):
+        raise ValueError(f"Layers are grouped by 'stage' or by 'layer', but got {by!r}.")
+    groups = {}
+    for name in layers:
+        groups.setdefault(stage_of(name) if by == 'stage' else name, []).append(name)
+    return groups
+
+
+@contextmanager
+def only_quantized(model: nn.Module,
+                   layers: Collection[str],
+                   keep_normalized: bool = True) -> Iterator[None]:
+    """Within the block only the given layers of ``model`` are quantized, all others are in float.
+
+    Where weights are normalized before they are quantized, the BN behind them has absorbed the
+    scale, if it was trained so: in float such a conv works with the normalized weights.
+
+    Args:
+        model (nn.Module): A model; one without quantized layers stays as it is.
+        layers (Collection[str]): Names of those that stay quantized.
+        keep_normalized (bool): Normalize the weights of layers in float as their quantizer does.
+            False takes the weights as they are, as the checkpoint of a float model needs it.
+
+    Raises:
+        ValueError: A name in ``layers`` is no quantized layer of the model.
+    """
+    convs = _find(model)
+    check_layers(layers, convs)
+    off = [conv for name, conv in convs.items() if name not in layers]
+    kept = [{role: getattr(conv, role) for role in _ROLES} for conv in off]
+    try:
+        for conv in off:
+            conv.weight_quantizer = _without_rounding(conv, keep_normalized)
+            conv.input_quantizer = None
+        yield
+    finally:
+        for conv, quantizers in zip(off, kept):
+            for role, quantizer in quantizers.items():
+                setattr(conv, role, quantizer)
+
+
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards every module trains or evaluates as it did before."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _find(model: nn.Module) -> dict[str, QuantConv2d]:
+    return {
+        name: module
+        for name, module in model.named_modules() if isinstance(module, QuantConv2d) and any(
+            getattr(module, role) is not None for role in _ROLES)
+    }
+
+
+class _NormalizingQuantizer(nn.Module):
+    """Stands in for a quantizer that is switched off: normalizes the weights, rounds nothing."""
+
+    # As a quantizer that calibrates: the conv calls it, instead of handing its kernel on.
+    calibrating = True
+
+    def __init__(self, kernel: Any) -> None:
+        super().__init__()
+        self.kernel = kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.kernel.normalized(x)
+
+
+def _without_rounding(conv: QuantConv2d, keep_normalized: bool) -> Optional[nn.Module]:
+    kernel = getattr(conv.weight_quantizer, 'kernel', None)
+    if keep_normalized and hasattr(kernel, 'normalized'):
+        return _NormalizingQuantizer(kernel)
+    return None
