@@ -16,10 +16,10 @@ from .rounding import round_half_even, round_ste
 __all__ = [
     'ConvGeometry', 'DoReFaActivationKernel', 'DoReFaWeightKernel', 'FakeQuantizeKernel',
     'LIQActivationKernel', 'LIQWeightKernel', 'LSQActivationKernel', 'LSQPlusActivationKernel',
-    'LSQWeightKernel', 'PACTActivationKernel', 'check_bit_width',
-    'composed_dorefa_activation', 'composed_dorefa_weight', 'composed_liq_activation',
-    'composed_liq_weight', 'composed_lsq_activation', 'composed_lsq_plus_activation',
-    'composed_lsq_weight', 'composed_pact_activation', 'fake_quantize', 'least_error_interval',
+    'LSQWeightKernel', 'PACTActivationKernel', 'check_bit_width', 'composed_dorefa_activation',
+    'composed_dorefa_weight', 'composed_liq_activation', 'composed_liq_weight',
+    'composed_lsq_activation', 'composed_lsq_plus_activation', 'composed_lsq_weight',
+    'composed_pact_activation', 'fake_quantize', 'least_error_interval',
     'least_error_step_size_and_offset', 'quant_conv2d', 'round_half_even', 'round_ste',
     'unsigned_qmax', 'weight_qmax'
 ]

@@ -14,21 +14,21 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, kernel: FakeQuantizeKernel, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.kernel = kernel
+        computed = compute_dtype(x)
+        ctx.kernel, ctx.prepared = kernel, kernel.prepare(computed, *parameters)
         ctx.save_for_backward(x, *parameters)
-        return kernel.forward(compute_dtype(x), *parameters).to(x.dtype)
+        return kernel.forward(computed, *parameters, prepared=ctx.prepared).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         x, *parameters = ctx.saved_tensors
         kernel, computed = ctx.kernel, compute_dtype(x)
-        prepared = kernel.prepare(computed, *parameters)
-        quantized = kernel.forward(computed, *parameters, prepared=prepared)
+        quantized = kernel.forward(computed, *parameters, prepared=ctx.prepared)
         # A copy, as the kernel overwrites it.
         grad = grad.to(computed.dtype, copy=True)
         grad_x, *rest = kernel.backward(
-            grad, computed, quantized, *parameters, prepared=prepared)
+            grad, computed, quantized, *parameters, prepared=ctx.prepared)
         return (None, grad_x.to(x.dtype), *rest)
 
 

@@ -75,9 +75,7 @@ class FakeQuantizeKernel:
             prepared: As for :meth:`forward`.
         """
         prepared = prepared or self.prepare(x, *parameters)
-        gradients = [
-            self._gradients(*parts, prepared) for parts in self._parts(grad, x, quantized)
-        ]
+        gradients = [self._gradients(*parts, prepared) for parts in self._parts(grad, x, quantized)]
         factor = self.parameter_gradient_factor(x)
         return (grad, *(_total(parts, factor) for parts in zip(*gradients)))
 

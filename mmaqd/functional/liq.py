@@ -20,7 +20,6 @@ MIN_INTERVAL = 1e-6
 _MIN_STD = 1e-12
 
 
-
 def floor_interval(interval: Tensor) -> Tensor:
     """The interval that is used: at least :data:`MIN_INTERVAL`."""
     return interval.clamp_min(MIN_INTERVAL)
@@ -190,8 +189,8 @@ class LIQWeightKernel(FakeQuantizeKernel):
     def _gradients(self, grad: Tensor, w: Tensor, quantized: Tensor,
                    prepared: _Weight) -> tuple[Tensor]:
         normalized = self._normalized(w, prepared)
-        total = clipped_gradients(grad, normalized, quantized, -prepared.spread,
-                                  prepared.spread, self.axis)
+        total = clipped_gradients(grad, normalized, quantized, -prepared.spread, prepared.spread,
+                                  self.axis)
         if prepared.std is not None:
             grad.div_(prepared.std)
         return (total / prepared.interval, )

@@ -117,15 +117,16 @@ class _QuantConv2d(torch.autograd.Function):
         return (None, grad_x, grad_w, grad_b, *grads_input, *grads_weight)
 
 
-def quant_conv2d(x: Tensor,
-                 weight: Tensor,
-                 bias: Optional[Tensor],
-                 geometry: ConvGeometry,
-                 *,
-                 input_kernel: Optional[FakeQuantizeKernel] = None,
-                 input_parameters: Tensors = (),
-                 weight_kernel: Optional[FakeQuantizeKernel] = None,
-                 weight_parameters: Tensors = ()) -> Tensor:
+def quant_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor],
+    geometry: ConvGeometry,
+    *,
+    input_kernel: Optional[FakeQuantizeKernel] = None,
+    input_parameters: Tensors = (),
+    weight_kernel: Optional[FakeQuantizeKernel] = None,
+    weight_parameters: Tensors = ()) -> Tensor:
     """conv2d(Q_x(x), Q_w(weight)) + bias.
 
     The same numbers, forward and backward, as :func:`mmaqd.functional.fake_quantize` on both

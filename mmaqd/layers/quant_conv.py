@@ -8,18 +8,16 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from mmaqd.functional import ConvGeometry, fake_quantize, quant_conv2d
+from mmaqd.functional import ConvGeometry, FakeQuantizeKernel, fake_quantize, quant_conv2d
+from mmaqd.functional.blocks import is_compiling
 from mmaqd.quantizers import build_quantizer
 from mmaqd.registry import MODELS
 
 QuantizerCfg = Union[dict, nn.Module, None]
 
-# Copies of the weights and their interval, and what they were quantized to.
-_Kept = Tuple[Tuple[Tensor, ...], Optional[Tensor]]
-_NOTHING_KEPT: _Kept = ((), None)
-
-# torch 2.1 has no such function
-_is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+# The kernel, copies of the weights and the kernel's parameters, and what they were quantized to.
+_Kept = Tuple[Optional[FakeQuantizeKernel], Tuple[Tensor, ...], Optional[Tensor]]
+_NOTHING_KEPT: _Kept = (None, (), None)
 
 
 def _same(kept: Sequence[Tensor], sources: Sequence[Tensor]) -> bool:
@@ -117,15 +115,17 @@ class QuantConv2d(nn.Conv2d):
 
     def _kept_weight(self) -> Optional[Tensor]:
         """What evaluation keeps: the quantized weights; None where nothing is kept."""
-        if self.training or torch.is_grad_enabled() or _is_compiling():
+        if self.training or torch.is_grad_enabled() or is_compiling():
             return None
         if self.weight_quantizer is None or self.weight.device.type != 'cpu':
             return None
         sources = (self.weight, *self.weight_quantizer.parameters())
+        kernel, kept, _ = self._kept
         # The contents are compared: a write through `.data`, as EMA does, leaves no other trace.
-        if not _same(self._kept[0], sources):
-            self._kept = tuple(source.clone() for source in sources), self._quantize_weight()
-        return self._kept[1]
+        if kernel != self.weight_quantizer.kernel or not _same(kept, sources):
+            copies = tuple(source.clone() for source in sources)
+            self._kept = self.weight_quantizer.kernel, copies, self._quantize_weight()
+        return self._kept[2]
 
     def _forward_composed(self, x: Tensor) -> Tensor:
         """Quantizers, then conv: while calibrating and for padding that is not zeros."""

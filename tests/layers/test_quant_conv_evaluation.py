@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -82,13 +83,19 @@ def to_double_and_back(conv):
     conv.float()
 
 
+def other_kernel(conv):
+    conv.weight_quantizer.kernel = replace(conv.weight_quantizer.kernel, bit_width=2)
+
+
 def replace_data(conv):
     conv.weight.data = -conv.weight.data
 
 
 @pytest.mark.parametrize(
-    'change',
-    [write_in_place, step, load, widen_interval, write_data, replace_data, to_double_and_back],
+    'change', [
+        write_in_place, step, load, widen_interval, write_data, replace_data, to_double_and_back,
+        other_kernel
+    ],
     ids=lambda change: change.__name__)
 def test_notices_a_change(conv, change):
     with torch.no_grad():

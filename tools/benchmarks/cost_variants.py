@@ -1,11 +1,11 @@
 """The models that training_cost.py compares: one detector, its convs quantized in several ways."""
 from __future__ import annotations
 
-from typing import Callable
+from contextlib import nullcontext
+from typing import Callable, ContextManager
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
@@ -39,13 +39,24 @@ class ComposedConv2d(QuantConv2d):
                                      kernel.normalize)
         return self._conv_forward(x, weight, self.bias)
 
+    def quantize_weight_once(self) -> ContextManager[None]:
+        return nullcontext()
 
-class TorchLSQConv2d(nn.Module):
+
+class TorchLSQConv2d(nn.Conv2d):
     """A conv behind torch's own learnable fake quantization of its weights and its input."""
 
     def __init__(self, conv: QuantConv2d) -> None:
-        super().__init__()
-        self.conv = conv
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+            bias=conv.bias is not None)
+        self.load_state_dict(conv.state_dict(), strict=False)
         bits = conv.weight_quantizer.bit_width
         self.weight_fake_quant = _learnable(-2**(bits - 1), 2**(bits - 1) - 1, torch.qint8)
         self.input_fake_quant = None
@@ -54,11 +65,9 @@ class TorchLSQConv2d(nn.Module):
                                                torch.quint8)
 
     def forward(self, x: Tensor) -> Tensor:
-        conv = self.conv
         if self.input_fake_quant is not None:
             x = self.input_fake_quant(x)
-        return F.conv2d(x, self.weight_fake_quant(conv.weight), conv.bias, conv.stride,
-                        conv.padding, conv.dilation, conv.groups)
+        return self._conv_forward(x, self.weight_fake_quant(self.weight), self.bias)
 
 
 def _learnable(qmin: int, qmax: int, dtype: torch.dtype) -> nn.Module:
@@ -85,11 +94,13 @@ def _brevitas_conv(conv: QuantConv2d) -> nn.Module:
         conv.padding,
         conv.dilation,
         conv.groups,
-        conv.bias is not None,
+        bias=conv.bias is not None,
         weight_quant=Int8WeightPerTensorFloat,
         weight_bit_width=conv.weight_quantizer.bit_width,
         input_quant=None if inputs is None else Uint8ActPerTensorFloat,
-        **({} if inputs is None else dict(input_bit_width=inputs.bit_width)))
+        # The scale is learned from the second step on; by default 300 steps only take statistics.
+        **({} if inputs is None else dict(
+            input_bit_width=inputs.bit_width, input_collect_stats_steps=1)))
 
 
 def _swap(model: nn.Module, make: Callable[[QuantConv2d], nn.Module]) -> nn.Module:

@@ -94,6 +94,7 @@ _METHODS = dict(
     dorefa=('DoReFa', 'DoReFaWeightQuantizer', 'DoReFaActivationQuantizer'),
 )
 _WEIGHTS, _INPUTS = 'model.quantization.weight_quantizer', 'model.quantization.input_quantizer'
+_TEACHER = {'model.distillation.checkpoint': '{start}'}
 _NOT_NORMALIZED = {f'{_WEIGHTS}.normalize': False}
 
 
@@ -273,4 +274,19 @@ def _mended_rows() -> list[Row]:
                  'mended'),
         _changed('interval-decay', 'no weight decay of intervals', {f'{interval}.decay_mult': 0.0},
                  'mended'),
+        _option('precisebn', 'BN re-estimated at the end'),
+        _option('distill', 'distillation of neck and outputs', _TEACHER),
+        _option('distill-neck', 'distillation of the neck', {
+            **_TEACHER, 'model.distillation.losses.1.loss_weight': 0.0
+        }),
+        _option('distill-outputs', 'distillation of the outputs', {
+            **_TEACHER, 'model.distillation.losses.0.loss_weight': 0.0
+        }),
     ]
+
+
+def _option(key: str, note: str, overrides: Mapping[str, Any] | None = None) -> Row:
+    """An option that has a config of its own, named by the first part of ``key``."""
+    row = _changed(key, note, overrides or {}, 'mended')
+    name = key.split('-')[0]
+    return replace(row, config=row.config.replace('_6e_', f'-{name}_6e_'))

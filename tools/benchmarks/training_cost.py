@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from cost_variants import VARIANTS, build_detector
+from matplotlib.figure import Figure
 from mmdet.testing import demo_mm_inputs
 
 from mmaqd.quantizers import calibrate
@@ -38,6 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--autocast', choices=['none', 'bf16', 'fp16'], default='none')
     parser.add_argument('--only', nargs='+', help='rows to measure, by default all')
     parser.add_argument('--out', help='JSON file for the figures')
+    parser.add_argument('--plot', help='picture of the figures as bars')
     parser.add_argument('--peak-of', help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -169,6 +171,24 @@ def table(rows: list[dict[str, Any]], saved: int, peak: int) -> str:
     return '\n'.join(lines)
 
 
+def plot(rows: list[dict[str, Any]], saved: int, peak: int) -> Figure:
+    """Bars of each row's figures as ratios to the float twin, which is the line at 1."""
+    figure = Figure(figsize=(9, 3.2), layout='tight')
+    names = [row['name'] for row in rows]
+    panels = dict(
+        zip(('time of a step', 'bytes saved for backward', 'peak memory'),
+            figure.subplots(1, 3, sharey=True)))
+    values = ([row['step_ratio'] for row in rows], [row['saved'] / saved for row in rows],
+              [row['peak'] / peak for row in rows])
+    for (title, panel), bars in zip(panels.items(), values):
+        panel.bar_label(panel.barh(names, bars, color='tab:blue'), fmt='%.2f', padding=2)
+        panel.axvline(1, color='black', linewidth=0.8)
+        panel.set_title(f'{title} / float', fontsize=10)
+        panel.margins(x=0.15)
+        panel.invert_yaxis()
+    return figure
+
+
 def main() -> None:
     args = parse_args()
     if args.peak_of:
@@ -181,6 +201,8 @@ def main() -> None:
     for name in names:
         rows.append(measure(args, name, twin))
         print(table(rows, saved, peak), flush=True)
+    if args.plot:
+        plot(rows, saved, peak).savefig(args.plot, dpi=120)
     if args.out:
         with open(args.out, 'w') as file:
             json.dump(

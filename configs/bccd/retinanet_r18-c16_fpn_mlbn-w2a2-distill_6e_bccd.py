@@ -1,0 +1,10 @@
+_base_ = './retinanet_r18-c16_fpn_mlbn-w4a4_6e_bccd.py'
+
+model = dict(
+    quantization=dict(weight_quantizer=dict(bit_width=2), input_quantizer=dict(bit_width=2)),
+    distillation=dict(
+        checkpoint='work_dirs/retinanet_r18-c16_fpn_mlbn_12e_bccd/epoch_12.pth',
+        losses=[
+            dict(type='mmaqd.FeatureDistillationLoss', module='neck', loss_weight=1.0),
+            dict(type='mmaqd.OutputDistillationLoss', loss_weight=2.0),
+        ]))
