@@ -184,7 +184,7 @@ def plot(rows: list[dict[str, Any]], saved: int, peak: int) -> Figure:
         panel.bar_label(panel.barh(names, bars, color='tab:blue'), fmt='%.2f', padding=2)
         panel.axvline(1, color='black', linewidth=0.8)
         panel.set_title(f'{title} / float', fontsize=10)
-        panel.margins(x=0.15)
+        panel.set_xlim(0, 1.25 * max(bars))  # room for the labels
         panel.invert_yaxis()
     return figure
 
