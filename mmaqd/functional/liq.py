@@ -39,7 +39,7 @@ def features_of_a_sample(x: Tensor) -> int:
 
 
 def _clamp(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    # On a CPU clamp() is several times faster with numbers; elsewhere one would wait for the device.
+    # On a CPU clamp() is several times faster with numbers; a GPU would have to wait for them.
     if low.dim() or low.device.type != 'cpu' or is_compiling():
         return torch.clamp(x, low, high)
     return torch.clamp(x, low.item(), high.item())
@@ -68,10 +68,11 @@ def clipped_gradients(grad: Tensor,
     return total
 
 
-class _Activation(NamedTuple):
+class PreparedInterval(NamedTuple):
+    """The floored interval and the scale that goes with it."""
+
     interval: Tensor
     scale: Tensor
-    low: Tensor
 
 
 class _Weight(NamedTuple):
@@ -82,8 +83,31 @@ class _Weight(NamedTuple):
     std: Optional[Tensor]
 
 
+class UnsignedIntervalKernel(FakeQuantizeKernel):
+    """Levels v q/n with q in 0..n, n = 2^b - 1; a subclass says what the gradients are."""
+
+    @property
+    def qmax(self) -> int:
+        return unsigned_qmax(self.bit_width)
+
+    def scale(self, interval: Tensor) -> Tensor:
+        """Real value of one integer step, v/n."""
+        return floor_interval(interval) / self.qmax
+
+    def prepare(self, x: Tensor, interval: Tensor) -> PreparedInterval:
+        floored = floor_interval(interval)
+        return PreparedInterval(floored, floored / self.qmax)
+
+    def _write_codes(self, out: Tensor, x: Tensor, prepared: PreparedInterval) -> None:
+        torch.div(x, prepared.interval, out=out)
+        round_half_even(out.clamp_(0, 1).mul_(self.qmax), out=out)
+
+    def _dequantize(self, codes: Tensor, prepared: PreparedInterval) -> None:
+        codes.mul_(prepared.scale)
+
+
 @dataclass(frozen=True)
-class LIQActivationKernel(FakeQuantizeKernel):
+class LIQActivationKernel(UnsignedIntervalKernel):
     """LIQ of a non-negative tensor: levels v q/n with q in 0..n, n = 2^b - 1.
 
     dQ/dx = 1 on 0 <= x <= v; dQ/dv = (Q(x) - x)/v there, 1 above, 0 below.
@@ -97,34 +121,16 @@ class LIQActivationKernel(FakeQuantizeKernel):
     bit_width: int
     gradient_factor: bool = False
 
-    @property
-    def qmax(self) -> int:
-        return unsigned_qmax(self.bit_width)
-
-    def scale(self, interval: Tensor) -> Tensor:
-        """Real value of one integer step, v/n."""
-        return floor_interval(interval) / self.qmax
-
     def parameter_gradient_factor(self, x: Tensor) -> float:
         if not self.gradient_factor:
             return 1.0
         return lsq_gradient_factor(features_of_a_sample(x), self.qmax)
 
-    def prepare(self, x: Tensor, interval: Tensor) -> _Activation:
-        floored = floor_interval(interval)
-        return _Activation(floored, floored / self.qmax, torch.zeros_like(floored))
-
-    def _write_codes(self, out: Tensor, x: Tensor, prepared: _Activation) -> None:
-        torch.div(x, prepared.interval, out=out)
-        round_half_even(out.clamp_(0, 1).mul_(self.qmax), out=out)
-
-    def _dequantize(self, codes: Tensor, prepared: _Activation) -> None:
-        codes.mul_(prepared.scale)
-
     def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor,
-                   prepared: _Activation) -> tuple[Tensor]:
-        total = clipped_gradients(grad, x, quantized, prepared.low, prepared.interval)
-        return (total / prepared.interval, )
+                   prepared: PreparedInterval) -> tuple[Tensor]:
+        interval = prepared.interval
+        total = clipped_gradients(grad, x, quantized, torch.zeros_like(interval), interval)
+        return (total / interval, )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .kernels import FakeQuantizeKernel, per_channel
-from .liq import (clipped_gradients, features_of_a_sample, floor_interval, lsq_gradient_factor)
+from .liq import clipped_gradients, features_of_a_sample, floor_interval, lsq_gradient_factor
 from .ranges import unsigned_qmax
 from .rounding import round_half_even
 

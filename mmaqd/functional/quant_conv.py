@@ -118,15 +118,16 @@ class _QuantConv2d(torch.autograd.Function):
 
 
 def quant_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Optional[Tensor],
-    geometry: ConvGeometry,
-    *,
-    input_kernel: Optional[FakeQuantizeKernel] = None,
-    input_parameters: Tensors = (),
-    weight_kernel: Optional[FakeQuantizeKernel] = None,
-    weight_parameters: Tensors = ()) -> Tensor:
+        x: Tensor,
+        weight: Tensor,
+        bias: Optional[Tensor],
+        geometry: ConvGeometry,
+        *,
+        input_kernel: Optional[FakeQuantizeKernel] = None,
+        input_parameters: Tensors = (),
+        weight_kernel: Optional[FakeQuantizeKernel] = None,
+        weight_parameters: Tensors = (),
+) -> Tensor:
     """conv2d(Q_x(x), Q_w(weight)) + bias.
 
     The same numbers, forward and backward, as :func:`mmaqd.functional.fake_quantize` on both
