@@ -72,7 +72,7 @@ class TeacherSource:
 
         Raises:
             FileNotFoundError: The config or the checkpoint does not exist.
-                CheckpointError: The checkpoint is damaged.
+            CheckpointError: The checkpoint is damaged.
             CheckpointMismatchError: The checkpoint belongs to another detector.
         """
         cfg = Config.fromfile(self.cfg).model if isinstance(self.cfg, str) else self.cfg
