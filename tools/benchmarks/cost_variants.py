@@ -58,11 +58,14 @@ class TorchLSQConv2d(nn.Conv2d):
             bias=conv.bias is not None)
         self.load_state_dict(conv.state_dict(), strict=False)
         bits = conv.weight_quantizer.bit_width
-        self.weight_fake_quant = _learnable(-2**(bits - 1), 2**(bits - 1) - 1, torch.qint8)
+        qmax = 2**(bits - 1) - 1
+        scale = self.weight.abs().max().item() / qmax
+        self.weight_fake_quant = _learnable(-qmax - 1, qmax, torch.qint8, scale)
         self.input_fake_quant = None
         if conv.input_quantizer is not None:
-            self.input_fake_quant = _learnable(0, 2**conv.input_quantizer.bit_width - 1,
-                                               torch.quint8)
+            qmax = conv.input_quantizer.qmax
+            scale = conv.input_quantizer.interval.item() / qmax
+            self.input_fake_quant = _learnable(0, qmax, torch.quint8, scale)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.input_fake_quant is not None:
@@ -70,12 +73,12 @@ class TorchLSQConv2d(nn.Conv2d):
         return self._conv_forward(x, self.weight_fake_quant(self.weight), self.bias)
 
 
-def _learnable(qmin: int, qmax: int, dtype: torch.dtype) -> nn.Module:
+def _learnable(qmin: int, qmax: int, dtype: torch.dtype, scale: float) -> nn.Module:
     module = _LearnableFakeQuantize(
         observer=MovingAverageMinMaxObserver,
         quant_min=qmin,
         quant_max=qmax,
-        scale=0.1,
+        scale=scale,
         use_grad_scaling=True,
         dtype=dtype)
     module.enable_param_learning()
