@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .switching import modes_kept, quantized_layers
+from mmaqd.quantizers import modes_kept
+
+from .switching import quantized_layers
 
 _PARTS = {'weight_quantizer': 'weights', 'input_quantizer': 'inputs'}
 _SAMPLES_PER_CALL = 2**13

@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmaqd.layers import MultiLevelBN
-
-from .switching import modes_kept
+from mmaqd.quantizers import modes_kept
 
 _Norm = Union[MultiLevelBN, _BatchNorm]
 # Prefix of the attribute: shift of the box, its colour and its name in the legend.

@@ -19,8 +19,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmaqd.compat import check_data_files
 from mmaqd.engine.hooks.reestimate_bn_hook import reestimate_batch_norm
+from mmaqd.quantizers import modes_kept
 
-from .switching import check_layers, modes_kept, only_quantized, quantized_layers
+from .switching import check_layers, only_quantized, quantized_layers
 
 Score = Callable[[nn.Module], float]
 

@@ -117,17 +117,6 @@ def only_quantized(model: nn.Module,
                 setattr(conv, role, quantizer)
 
 
-@contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Afterwards every module trains or evaluates as it did before."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
 def _find(model: nn.Module) -> dict[str, QuantConv2d]:
     return {
         name: module

@@ -7,18 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Sequence
 
-import torch
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from torch import nn
+from mmaqd.analysis import (bit_operations, build_detector, detector_macs, image_bits,
+                            packed_weight_bytes)
+from mmaqd.conversion import quantization_table
 
-from mmaqd.analysis import bit_operations, count_macs, packed_weight_bytes
-from mmaqd.conversion import LayerQuantization, quantization_table
-from mmaqd.registry import MODELS
-
-_FLOAT_BITS = 32
-# The first conv takes the 8-bit image as it is, so its input has no quantizer.
-_IMAGE_CONV, _IMAGE_BITS = 'backbone.conv1', 8
 _HEADER = ('model', 'AP', 'AP50', 'bits of weights', 'bits of inputs', 'weights (MB)',
            'bit operations (10^9)')
 
@@ -59,12 +51,11 @@ def report_row(model: str, config: str | Path, metrics: dict[str, float],
     Returns:
         ReportRow: The row of the table.
     """
-    cfg = Config.fromfile(config)
-    rows = quantization_table(_build(cfg))
-    # Counted on the float twin, whose layers have the same names: it needs no intervals.
-    macs = count_macs(_build(_float_twin(cfg)), torch.zeros(1, 3, image_size, image_size))
-    image_bits = _image_bits(rows)
-    inputs = [image_bits.get(row.module, row.input_bits) for row in rows]
+    cfg, detector = build_detector(config)
+    rows = quantization_table(detector)
+    macs = detector_macs(detector, image_size, image_size)
+    bits_of_image = image_bits(cfg, rows, macs)
+    inputs = [bits_of_image.get(row.module, row.input_bits) for row in rows]
     return ReportRow(
         model=model,
         ap=round(100 * metrics['coco/bbox_mAP'], 1),
@@ -72,7 +63,7 @@ def report_row(model: str, config: str | Path, metrics: dict[str, float],
         weight_bits=_summary([row.weight_bits for row in rows]),
         input_bits=_summary(inputs),
         weight_megabytes=round(packed_weight_bytes(rows) / 1e6, 2),
-        giga_bit_operations=round(bit_operations(rows, macs, image_bits) / 1e9, 1))
+        giga_bit_operations=round(bit_operations(rows, macs, bits_of_image) / 1e9, 1))
 
 
 def write_report(rows: Sequence[ReportRow], folder: str | Path) -> str:
@@ -92,29 +83,6 @@ def write_report(rows: Sequence[ReportRow], folder: str | Path) -> str:
     Path(folder, 'results.md').write_text(table)
     Path(folder, 'results.json').write_text(json.dumps([asdict(row) for row in rows], indent=1))
     return table
-
-
-def _build(cfg: Config) -> nn.Module:
-    init_default_scope('mmdet')
-    return MODELS.build(cfg.model).eval()
-
-
-def _float_twin(cfg: Config) -> Config:
-    """The config with the detector as it is before it is quantized."""
-    twin = cfg.copy()
-    model = twin.model.to_dict()
-    if model.pop('quantization', None) is not None:
-        model['type'] = model.pop('detector')
-    twin.model = model
-    return twin
-
-
-def _image_bits(rows: Sequence[LayerQuantization]) -> dict[str, int]:
-    """Bits of the image for the first conv, if its weights are quantized."""
-    return {
-        row.module: _IMAGE_BITS
-        for row in rows if row.module == _IMAGE_CONV and row.weight_bits < _FLOAT_BITS
-    }
 
 
 def _summary(bits: Sequence[int]) -> str:

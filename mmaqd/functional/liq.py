@@ -38,6 +38,11 @@ def features_of_a_sample(x: Tensor) -> int:
     return x.numel() // max(x.shape[0], 1) if x.dim() > 1 else x.numel()
 
 
+def weights_sharing(w: Tensor, axis: Optional[int]) -> int:
+    """N of that factor for weights: how many share a parameter."""
+    return w.numel() if axis is None else w.numel() // max(w.shape[axis], 1)
+
+
 def _clamp(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     # On a CPU clamp() is several times faster with numbers; a GPU would have to wait for them.
     if low.dim() or low.device.type != 'cpu' or is_compiling():
@@ -172,8 +177,7 @@ class LIQWeightKernel(FakeQuantizeKernel):
     def parameter_gradient_factor(self, w: Tensor) -> float:
         if not self.gradient_factor:
             return 1.0
-        intervals = 1 if self.axis is None else max(w.shape[self.axis], 1)
-        return lsq_gradient_factor(w.numel() // intervals, self.qmax)
+        return lsq_gradient_factor(weights_sharing(w, self.axis), self.qmax)
 
     def normalized(self, w: Tensor) -> Tensor:
         """What is quantized: ``w`` or (w - mean)/std."""

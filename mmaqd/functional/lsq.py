@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .kernels import FakeQuantizeKernel, per_channel
-from .liq import clipped_gradients, features_of_a_sample, floor_interval, lsq_gradient_factor
+from .liq import (clipped_gradients, features_of_a_sample, floor_interval, lsq_gradient_factor,
+                  weights_sharing)
 from .ranges import unsigned_qmax
 from .rounding import round_half_even
 
@@ -81,53 +82,15 @@ class LSQWeightKernel(_StepSizeKernel):
         return 2**(self.bit_width - 1) - 1
 
     def parameter_gradient_factor(self, x: Tensor) -> float:
-        step_sizes = 1 if self.axis is None else max(x.shape[self.axis], 1)
-        return lsq_gradient_factor(x.numel() // step_sizes, self.qmax)
+        return lsq_gradient_factor(weights_sharing(x, self.axis), self.qmax)
 
 
-@dataclass(frozen=True)
-class LSQActivationKernel(_StepSizeKernel):
-    """LSQ of a non-negative tensor: levels s q with q in 0..2^b - 1.
+class _UnsignedCodes(FakeQuantizeKernel):
+    """Codes 0..2^b - 1, and the gradient factor of activations.
 
-    N of the gradient factor is the number of features of the layer, which is that of one sample:
-    the factor does not depend on the batch size.
-
-    Args:
-        bit_width: b, 2 to 8.
+    Its N is the number of features of the layer, which is that of one sample: the factor does not
+    depend on the batch size.
     """
-
-    bit_width: int
-
-    @property
-    def qmin(self) -> int:
-        return 0
-
-    @property
-    def qmax(self) -> int:
-        return unsigned_qmax(self.bit_width)
-
-    def parameter_gradient_factor(self, x: Tensor) -> float:
-        return lsq_gradient_factor(features_of_a_sample(x), self.qmax)
-
-
-class _OffsetSteps(NamedTuple):
-    step_size: Tensor
-    offset: Tensor
-    high: Tensor
-
-
-@dataclass(frozen=True)
-class LSQPlusActivationKernel(FakeQuantizeKernel):
-    """LSQ+ of a tensor of either sign: levels s q + beta with q in 0..2^b - 1.
-
-    dQ/dx and dQ/ds as for LSQ; dQ/dbeta = 0 inside, 1 outside. Both parameters' gradients are
-    multiplied by the gradient factor of LSQ.
-
-    Args:
-        bit_width: b, 2 to 8.
-    """
-
-    bit_width: int
 
     @property
     def qmin(self) -> int:
@@ -139,12 +102,43 @@ class LSQPlusActivationKernel(FakeQuantizeKernel):
         """Largest code."""
         return unsigned_qmax(self.bit_width)
 
+    def parameter_gradient_factor(self, x: Tensor) -> float:
+        return lsq_gradient_factor(features_of_a_sample(x), self.qmax)
+
+
+@dataclass(frozen=True)
+class LSQActivationKernel(_UnsignedCodes, _StepSizeKernel):
+    """LSQ of a non-negative tensor: levels s q with q in 0..2^b - 1.
+
+    Args:
+        bit_width: b, 2 to 8.
+    """
+
+    bit_width: int
+
+
+class _OffsetSteps(NamedTuple):
+    step_size: Tensor
+    offset: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class LSQPlusActivationKernel(_UnsignedCodes):
+    """LSQ+ of a tensor of either sign: levels s q + beta with q in 0..2^b - 1.
+
+    dQ/dx and dQ/ds as for LSQ; dQ/dbeta = 0 inside, 1 outside. Both parameters' gradients are
+    multiplied by the gradient factor of LSQ.
+
+    Args:
+        bit_width: b, 2 to 8.
+    """
+
+    bit_width: int
+
     def scale(self, step_size: Tensor, offset: Tensor) -> Tensor:
         """Real value of one integer step."""
         return floor_interval(step_size)
-
-    def parameter_gradient_factor(self, x: Tensor) -> float:
-        return lsq_gradient_factor(features_of_a_sample(x), self.qmax)
 
     def prepare(self, x: Tensor, step_size: Tensor, offset: Tensor) -> _OffsetSteps:
         floored = floor_interval(step_size)

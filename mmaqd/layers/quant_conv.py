@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from mmaqd.functional import ConvGeometry, FakeQuantizeKernel, fake_quantize, quant_conv2d
+from mmaqd.functional import ConvGeometry, FakeQuantizeKernel, quant_conv2d
 from mmaqd.functional.blocks import is_compiling
 from mmaqd.quantizers import build_quantizer
 from mmaqd.registry import MODELS
@@ -100,7 +100,7 @@ class QuantConv2d(nn.Conv2d):
         """Within the block the weights must not change; they are quantized once for all calls."""
         if self.weight_quantizer is not None and self._is_fused:
             kept = self._kept_weight()
-            self._shared_weight = self._quantize_weight() if kept is None else kept
+            self._shared_weight = self.weight_quantizer(self.weight) if kept is None else kept
         try:
             yield
         finally:
@@ -108,10 +108,6 @@ class QuantConv2d(nn.Conv2d):
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, '_kept': _NOTHING_KEPT}
-
-    def _quantize_weight(self) -> Tensor:
-        quantizer = self.weight_quantizer
-        return fake_quantize(self.weight, quantizer.kernel, *quantizer.kernel_parameters)
 
     def _kept_weight(self) -> Optional[Tensor]:
         """What evaluation keeps: the quantized weights; None where nothing is kept."""
@@ -124,7 +120,7 @@ class QuantConv2d(nn.Conv2d):
         # The contents are compared: a write through `.data`, as EMA does, leaves no other trace.
         if kernel != self.weight_quantizer.kernel or not _same(kept, sources):
             copies = tuple(source.clone() for source in sources)
-            self._kept = self.weight_quantizer.kernel, copies, self._quantize_weight()
+            self._kept = self.weight_quantizer.kernel, copies, self.weight_quantizer(self.weight)
         return self._kept[2]
 
     def _forward_composed(self, x: Tensor) -> Tensor:

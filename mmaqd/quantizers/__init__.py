@@ -1,7 +1,7 @@
 from .base import (ActivationQuantizer, CheckpointMismatchError, Quantizer,
                    UninitializedIntervalError, WeightQuantizer, calibrating)
 from .builder import build_quantizer
-from .calibration import calibrate
+from .calibration import calibrate, modes_kept
 from .dorefa import DoReFaActivationQuantizer, DoReFaWeightQuantizer
 from .liq import LIQActivationQuantizer, LIQWeightQuantizer
 from .lsq import (LSQActivationQuantizer, LSQPlusActivationQuantizer, LSQPlusWeightQuantizer,
@@ -14,5 +14,5 @@ __all__ = [
     'DoReFaWeightQuantizer', 'LIQActivationQuantizer', 'LIQWeightQuantizer',
     'LSQActivationQuantizer', 'LSQPlusActivationQuantizer', 'LSQPlusWeightQuantizer',
     'LSQWeightQuantizer', 'PACTActivationQuantizer', 'Quantizer', 'UninitializedIntervalError',
-    'WeightQuantizer', 'build_quantizer', 'calibrate', 'calibrating', 'state_interval'
+    'WeightQuantizer', 'build_quantizer', 'calibrate', 'calibrating', 'modes_kept', 'state_interval'
 ]

@@ -46,6 +46,17 @@ def calibrate(model: nn.Module,
     return len(pending)
 
 
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards every module trains or evaluates as it did before."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def _run_detector(model: nn.Module, batch: dict) -> None:
     data = model.data_preprocessor(batch, training=False)
     model(**data, mode='tensor')
@@ -54,17 +65,15 @@ def _run_detector(model: nn.Module, batch: dict) -> None:
 @contextmanager
 def _batch_statistics(model: nn.Module) -> Iterator[None]:
     """Run BN on batch statistics and restore everything that this changes."""
-    modes = {module: module.training for module in model.modules()}
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.train()
-    try:
-        yield
-    finally:
-        for norm, buffers in zip(norms, kept):
-            for name, buffer in norm.named_buffers():
-                buffer.copy_(buffers[name])
-        for module, training in modes.items():
-            module.training = training
+    with modes_kept(model):
+        model.eval()
+        for norm in norms:
+            norm.train()
+        try:
+            yield
+        finally:
+            for norm, buffers in zip(norms, kept):
+                for name, buffer in norm.named_buffers():
+                    buffer.copy_(buffers[name])

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Callable, ContextManager
+from typing import Any, Callable, ContextManager
 
 import torch
 import torch.nn as nn
@@ -47,15 +47,7 @@ class TorchLSQConv2d(nn.Conv2d):
     """A conv behind torch's own learnable fake quantization of its weights and its input."""
 
     def __init__(self, conv: QuantConv2d) -> None:
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            conv.kernel_size,
-            conv.stride,
-            conv.padding,
-            conv.dilation,
-            conv.groups,
-            bias=conv.bias is not None)
+        super().__init__(**_arguments(conv))
         self.load_state_dict(conv.state_dict(), strict=False)
         bits = conv.weight_quantizer.bit_width
         qmax = 2**(bits - 1) - 1
@@ -71,6 +63,11 @@ class TorchLSQConv2d(nn.Conv2d):
         if self.input_fake_quant is not None:
             x = self.input_fake_quant(x)
         return self._conv_forward(x, self.weight_fake_quant(self.weight), self.bias)
+
+
+def _arguments(conv: nn.Conv2d) -> dict[str, Any]:
+    names = 'in_channels out_channels kernel_size stride padding dilation groups'.split()
+    return dict({name: getattr(conv, name) for name in names}, bias=conv.bias is not None)
 
 
 def _learnable(qmin: int, qmax: int, dtype: torch.dtype, scale: float) -> nn.Module:
@@ -90,14 +87,7 @@ def _brevitas_conv(conv: QuantConv2d) -> nn.Module:
     from brevitas.quant import Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
     inputs = conv.input_quantizer
     return qnn.QuantConv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        conv.dilation,
-        conv.groups,
-        bias=conv.bias is not None,
+        **_arguments(conv),
         weight_quant=Int8WeightPerTensorFloat,
         weight_bit_width=conv.weight_quantizer.bit_width,
         input_quant=None if inputs is None else Uint8ActPerTensorFloat,

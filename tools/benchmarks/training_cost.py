@@ -175,12 +175,13 @@ def plot(rows: list[dict[str, Any]], saved: int, peak: int) -> Figure:
     """Bars of each row's figures as ratios to the float twin, which is the line at 1."""
     figure = Figure(figsize=(9, 3.2), layout='tight')
     names = [row['name'] for row in rows]
-    panels = dict(
-        zip(('time of a step', 'bytes saved for backward', 'peak memory'),
-            figure.subplots(1, 3, sharey=True)))
-    values = ([row['step_ratio'] for row in rows], [row['saved'] / saved for row in rows],
-              [row['peak'] / peak for row in rows])
-    for (title, panel), bars in zip(panels.items(), values):
+    ratios = {
+        'time of a step': [row['step_ratio'] for row in rows],
+        'bytes saved for backward': [row['saved'] / saved for row in rows],
+        'peak memory': [row['peak'] / peak for row in rows],
+    }
+    panels = figure.subplots(1, len(ratios), sharey=True)
+    for panel, (title, bars) in zip(panels, ratios.items()):
         panel.bar_label(panel.barh(names, bars, color='tab:blue'), fmt='%.2f', padding=2)
         panel.axvline(1, color='black', linewidth=0.8)
         panel.set_title(f'{title} / float', fontsize=10)

@@ -14,6 +14,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmaqd.quantizers import modes_kept
 from mmaqd.registry import HOOKS
 
 
@@ -103,19 +104,17 @@ def _observing(model: nn.Module, norms: list[nn.Module]) -> Iterator[list[Tensor
     handles = [
         norm.register_forward_pre_hook(_adding_to(moment)) for norm, moment in zip(norms, moments)
     ]
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    for norm in norms:
-        norm.train()
-        norm.track_running_stats = False
-    try:
-        yield moments
-    finally:
-        for norm, handle in zip(norms, handles):
-            norm.track_running_stats = True
-            handle.remove()
-        for module, training in modes.items():
-            module.training = training
+    with modes_kept(model):
+        model.eval()
+        for norm in norms:
+            norm.train()
+            norm.track_running_stats = False
+        try:
+            yield moments
+        finally:
+            for norm, handle in zip(norms, handles):
+                norm.track_running_stats = True
+                handle.remove()
 
 
 def _adding_to(moments: Tensor) -> Callable:
