@@ -21,6 +21,7 @@ custom_hooks = [
     dict(type='mmaqd.EpochSeedHook'),
     dict(type='mmaqd.InitializeIntervalsHook'),
     dict(type='mmaqd.LogIntervalsHook'),
+    dict(type='mmaqd.CompileKernelsHook'),
 ]
 max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs)

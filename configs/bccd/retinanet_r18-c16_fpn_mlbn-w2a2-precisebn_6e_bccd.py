@@ -7,5 +7,6 @@ custom_hooks = [
     dict(type='mmaqd.EpochSeedHook'),
     dict(type='mmaqd.InitializeIntervalsHook'),
     dict(type='mmaqd.LogIntervalsHook'),
+    dict(type='mmaqd.CompileKernelsHook'),
     dict(type='mmaqd.ReestimateBNHook', interval=6),  # at the end
 ]

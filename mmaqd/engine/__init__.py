@@ -1,7 +1,7 @@
-from .hooks import (ChangeBitsHook, EpochSeedHook, InitializeIntervalsHook, LogIntervalsHook,
-                    ReestimateBNHook, seed_worker)
+from .hooks import (ChangeBitsHook, CompileKernelsHook, EpochSeedHook, InitializeIntervalsHook,
+                    LogIntervalsHook, ReestimateBNHook, seed_worker)
 
 __all__ = [
-    'ChangeBitsHook', 'EpochSeedHook', 'InitializeIntervalsHook', 'LogIntervalsHook',
-    'ReestimateBNHook', 'seed_worker'
+    'ChangeBitsHook', 'CompileKernelsHook', 'EpochSeedHook', 'InitializeIntervalsHook',
+    'LogIntervalsHook', 'ReestimateBNHook', 'seed_worker'
 ]

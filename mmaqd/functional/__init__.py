@@ -8,6 +8,7 @@ from .interval_search import least_error_interval
 from .kernels import FakeQuantizeKernel
 from .liq import LIQActivationKernel, LIQWeightKernel
 from .lsq import LSQActivationKernel, LSQPlusActivationKernel, LSQWeightKernel
+from .one_pass import compile_kernels, kernels_are_compiled
 from .pact import PACTActivationKernel
 from .quant_conv import ConvGeometry, quant_conv2d
 from .ranges import check_bit_width, unsigned_qmax, weight_qmax
@@ -16,10 +17,10 @@ from .rounding import round_half_even, round_ste
 __all__ = [
     'ConvGeometry', 'DoReFaActivationKernel', 'DoReFaWeightKernel', 'FakeQuantizeKernel',
     'LIQActivationKernel', 'LIQWeightKernel', 'LSQActivationKernel', 'LSQPlusActivationKernel',
-    'LSQWeightKernel', 'PACTActivationKernel', 'check_bit_width', 'composed_dorefa_activation',
-    'composed_dorefa_weight', 'composed_liq_activation', 'composed_liq_weight',
-    'composed_lsq_activation', 'composed_lsq_plus_activation', 'composed_lsq_weight',
-    'composed_pact_activation', 'fake_quantize', 'least_error_interval',
-    'least_error_step_size_and_offset', 'quant_conv2d', 'round_half_even', 'round_ste',
-    'unsigned_qmax', 'weight_qmax'
+    'LSQWeightKernel', 'PACTActivationKernel', 'check_bit_width', 'compile_kernels',
+    'composed_dorefa_activation', 'composed_dorefa_weight', 'composed_liq_activation',
+    'composed_liq_weight', 'composed_lsq_activation', 'composed_lsq_plus_activation',
+    'composed_lsq_weight', 'composed_pact_activation', 'fake_quantize', 'kernels_are_compiled',
+    'least_error_interval', 'least_error_step_size_and_offset', 'quant_conv2d', 'round_half_even',
+    'round_ste', 'unsigned_qmax', 'weight_qmax'
 ]

@@ -28,7 +28,7 @@ def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         One view per tensor. On a CPU these are flat parts of at most :data:`BLOCK` elements, where
         the tensors lie in memory alike; elsewhere the tensors themselves.
     """
-    flat = _flattened(tensors) if _worth_it(tensors[0]) else None
+    flat = flattened(tensors) if _worth_it(tensors[0]) else None
     if flat is None:
         yield tensors
     else:
@@ -40,7 +40,8 @@ def _worth_it(x: Tensor) -> bool:
     return x.device.type == 'cpu' and x.numel() > BLOCK and not is_compiling()
 
 
-def _flattened(tensors: tuple[Tensor, ...]) -> Optional[list[Tensor]]:
+def flattened(tensors: tuple[Tensor, ...]) -> Optional[list[Tensor]]:
+    """Vectors that share memory with ``tensors``; None where these do not lie in memory alike."""
     if all(tensor.is_contiguous() for tensor in tensors):
         return [tensor.view(-1) for tensor in tensors]
     if all(_is_channels_last(tensor) for tensor in tensors):

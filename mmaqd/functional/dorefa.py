@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional
 
 import torch
 from torch import Tensor
 
-from .kernels import FakeQuantizeKernel
+from .kernels import FakeQuantizeKernel, compute_dtype
 from .liq import LIQWeightKernel, floor_interval
 from .ranges import unsigned_qmax, weight_qmax
 from .rounding import round_half_even
@@ -88,8 +89,11 @@ class DoReFaWeightKernel(FakeQuantizeKernel):
     def prepare(self, w: Tensor) -> None:
         return None
 
-    def forward(self, w: Tensor, prepared: None = None) -> Tensor:
-        return self.codes(w).mul_(self.scale())
+    def forward(self,
+                w: Tensor,
+                prepared: None = None,
+                dtype: Optional[torch.dtype] = None) -> Tensor:
+        return self.codes(compute_dtype(w)).mul_(self.scale()).to(dtype or w.dtype)
 
     def backward(self,
                  grad: Tensor,
@@ -97,7 +101,7 @@ class DoReFaWeightKernel(FakeQuantizeKernel):
                  quantized: Tensor,
                  prepared: None = None) -> tuple[Tensor]:
         """dQ/dw = dt/dw: rounding passes the gradient on as it is."""
-        bounded = torch.tanh(w)
+        grad, bounded = compute_dtype(grad), torch.tanh(compute_dtype(w))
         largest = _largest(bounded)
         at_largest = bounded.abs()
         torch.eq(at_largest, largest, out=at_largest)
@@ -107,7 +111,7 @@ class DoReFaWeightKernel(FakeQuantizeKernel):
         share = -grad_w.sum() / (largest**3 * at_largest.sum().clamp_min(1))
         torch.div(grad, largest, out=grad_w)
         grad_w.addcmul_(at_largest.mul_(share), bounded)
-        return (grad_w.addcmul_(grad_w, bounded.square_(), value=-1), )
+        return (grad_w.addcmul_(grad_w, bounded.square_(), value=-1).to(w.dtype), )
 
 
 def _largest(bounded: Tensor) -> Tensor:

@@ -7,29 +7,26 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .kernels import FakeQuantizeKernel, compute_dtype
+from .kernels import FakeQuantizeKernel
 
 
 class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, kernel: FakeQuantizeKernel, x: Tensor, *parameters: Tensor) -> Tensor:
-        computed = compute_dtype(x)
-        ctx.kernel, ctx.prepared = kernel, kernel.prepare(computed, *parameters)
+        ctx.kernel, ctx.prepared = kernel, kernel.prepare(x, *parameters)
         ctx.save_for_backward(x, *parameters)
-        return kernel.forward(computed, *parameters, prepared=ctx.prepared).to(x.dtype)
+        return kernel.forward(x, *parameters, prepared=ctx.prepared)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         x, *parameters = ctx.saved_tensors
-        kernel, computed = ctx.kernel, compute_dtype(x)
-        quantized = kernel.forward(computed, *parameters, prepared=ctx.prepared)
+        quantized = ctx.kernel.forward(x, *parameters, prepared=ctx.prepared)
         # A copy, as the kernel overwrites it.
-        grad = grad.to(computed.dtype, copy=True)
-        grad_x, *rest = kernel.backward(
-            grad, computed, quantized, *parameters, prepared=ctx.prepared)
-        return (None, grad_x.to(x.dtype), *rest)
+        gradients = ctx.kernel.backward(
+            grad.clone(), x, quantized, *parameters, prepared=ctx.prepared)
+        return (None, *gradients)
 
 
 def fake_quantize(x: Tensor, kernel: FakeQuantizeKernel, *parameters: Tensor) -> Tensor:

@@ -7,12 +7,13 @@ serve every family of quantizers, and neither saves more than the input and the 
 """
 from __future__ import annotations
 
-from typing import Any, Iterable, Optional
+from typing import Any, Callable, Optional
 
 import torch
 from torch import Tensor
 
 from .blocks import blocks
+from .one_pass import flat_for_one_pass, one_pass
 
 
 class FakeQuantizeKernel:
@@ -40,23 +41,26 @@ class FakeQuantizeKernel:
     def codes(self, x: Tensor, *parameters: Tensor) -> Tensor:
         """Integer codes of ``x``, as floating-point values."""
         codes, prepared = torch.empty_like(x), self.prepare(x, *parameters)
-        for x_part, part in self._parts(x, codes):
+        for x_part, part in blocks(x, codes) if self.axis is None else [(x, codes)]:
             self._write_codes(part, x_part, prepared)
         return codes
 
-    def forward(self, x: Tensor, *parameters: Tensor, prepared: Any = None) -> Tensor:
+    def forward(self,
+                x: Tensor,
+                *parameters: Tensor,
+                prepared: Any = None,
+                dtype: Optional[torch.dtype] = None) -> Tensor:
         """The fake-quantized tensor, of the shape of ``x``.
 
         Args:
-            x: Any shape.
+            x: Any shape. Half precision is computed with in float32.
             *parameters: Learned tensors.
             prepared: What :meth:`prepare` returns, where it was called already.
+            dtype: Of the result; None for that of ``x``.
         """
         prepared = prepared or self.prepare(x, *parameters)
-        quantized = torch.empty_like(x)
-        for x_part, part in self._parts(x, quantized):
-            self._write_codes(part, x_part, prepared)
-            self._dequantize(part, prepared)
+        quantized = torch.empty_like(x, dtype=dtype)
+        self._apply(self._quantize, prepared, quantized, x)
         return quantized
 
     def backward(self,
@@ -65,22 +69,53 @@ class FakeQuantizeKernel:
                  quantized: Tensor,
                  *parameters: Tensor,
                  prepared: Any = None) -> tuple[Tensor, ...]:
-        """Gradients of ``x`` and of each parameter.
+        """Gradients of ``x``, in its dtype, and of each parameter.
 
         Args:
             grad: Gradient of the output; it may be overwritten.
             x: Input of :meth:`forward`.
-            quantized: Output of :meth:`forward`.
+            quantized: Output of :meth:`forward`, of any dtype: in half precision it is not exact,
+                and computed again.
             *parameters: As for :meth:`forward`.
             prepared: As for :meth:`forward`.
         """
         prepared = prepared or self.prepare(x, *parameters)
-        gradients = [self._gradients(*parts, prepared) for parts in self._parts(grad, x, quantized)]
+        grad = grad.to(torch.promote_types(grad.dtype, x.dtype))
+        known = [quantized] if quantized.dtype == compute_dtype(x).dtype else []
+        gradients = self._apply(self._differentiate, prepared, grad, x, *known)
         factor = self.parameter_gradient_factor(x)
-        return (grad, *(_total(parts, factor) for parts in zip(*gradients)))
+        return (grad.to(x.dtype), *(_total(parts, factor) for parts in zip(*gradients)))
 
-    def _parts(self, *tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
-        return blocks(*tensors) if self.axis is None else [tensors]
+    def _apply(self, function: Callable, prepared: Any, *tensors: Tensor) -> list:
+        """Results of ``function`` for all parts of the tensors, in the cheapest way there is."""
+        if self.axis is not None:
+            return [function(prepared, *tensors)]
+        flat = flat_for_one_pass(*tensors)
+        if flat is not None:
+            return [one_pass(function, prepared, *flat)]
+        return [function(prepared, *parts) for parts in blocks(*tensors)]
+
+    def _quantize(self, prepared: Any, out: Tensor, x: Tensor) -> None:
+        x = compute_dtype(x)
+        quantized = out if out.dtype == x.dtype else torch.empty_like(x)
+        self._write_codes(quantized, x, prepared)
+        self._dequantize(quantized, prepared)
+        if quantized is not out:
+            out.copy_(quantized)
+
+    def _differentiate(self,
+                       prepared: Any,
+                       grad: Tensor,
+                       x: Tensor,
+                       quantized: Optional[Tensor] = None) -> tuple[Tensor, ...]:
+        x, computed = compute_dtype(x), compute_dtype(grad)
+        if quantized is None:
+            quantized = torch.empty_like(x)
+            self._quantize(prepared, quantized, x)
+        gradients = self._gradients(computed, x, quantized, prepared)
+        if computed is not grad:
+            grad.copy_(computed)
+        return gradients
 
     def _write_codes(self, out: Tensor, x: Tensor, prepared: Any) -> None:
         """Write the integer codes of ``x`` to ``out``."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .blocks import is_compiling
-from .kernels import FakeQuantizeKernel, dot, per_channel
+from .kernels import FakeQuantizeKernel, compute_dtype, dot, per_channel
 from .ranges import unsigned_qmax, weight_qmax
 from .rounding import round_half_even
 
@@ -208,6 +208,7 @@ class LIQWeightKernel(FakeQuantizeKernel):
     def _statistics(self, w: Tensor) -> tuple[Optional[Tensor], Optional[Tensor]]:
         if not self.normalize:
             return None, None
+        w = compute_dtype(w)
         return w.mean(), w.std(correction=0).clamp_min(_MIN_STD)
 
     @staticmethod

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .kernels import FakeQuantizeKernel, compute_dtype
+from .kernels import FakeQuantizeKernel
 
 Tensors = Tuple[Tensor, ...]
 OptionalTensors = Tuple[Optional[Tensor], ...]
@@ -56,23 +56,22 @@ class _Plan:
     def quantize(self, x: Tensor, weight: Tensor, parameters: Tensors,
                  prepared: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
         split = self.num_input_parameters
-        return (_quantize(self.input_kernel, x, parameters[:split], prepared[0]),
-                _quantize(self.weight_kernel, weight, parameters[split:], prepared[1]))
+        return (_quantize(self.input_kernel, x, parameters[:split], prepared[0], self.dtype),
+                _quantize(self.weight_kernel, weight, parameters[split:], prepared[1], self.dtype))
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-        bias = None if bias is None else bias.to(self.dtype)
-        return self.geometry.forward(x.to(self.dtype), weight.to(self.dtype), bias)
+        return self.geometry.forward(x, weight, None if bias is None else bias.to(self.dtype))
 
 
 def _prepare(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: Tensors) -> Any:
-    return None if kernel is None else kernel.prepare(compute_dtype(x), *parameters)
+    return None if kernel is None else kernel.prepare(x, *parameters)
 
 
-def _quantize(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: Tensors,
-              prepared: Any) -> Tensor:
+def _quantize(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: Tensors, prepared: Any,
+              dtype: torch.dtype) -> Tensor:
     if kernel is None:
-        return x
-    return kernel.forward(compute_dtype(x), *parameters, prepared=prepared)
+        return x.to(dtype)
+    return kernel.forward(x, *parameters, prepared=prepared, dtype=dtype)
 
 
 def _gradients(kernel: Optional[FakeQuantizeKernel], grad: Optional[Tensor], x: Tensor,
@@ -82,9 +81,7 @@ def _gradients(kernel: Optional[FakeQuantizeKernel], grad: Optional[Tensor], x: 
         return (None, ) * (1 + len(parameters))
     if kernel is None:
         return (grad.to(x.dtype), )
-    grad_x, *rest = kernel.backward(
-        compute_dtype(grad), compute_dtype(x), quantized, *parameters, prepared=prepared)
-    return (grad_x.to(x.dtype), *rest)
+    return kernel.backward(grad, x, quantized, *parameters, prepared=prepared)
 
 
 class _QuantConv2d(torch.autograd.Function):
@@ -107,7 +104,7 @@ class _QuantConv2d(torch.autograd.Function):
         needs_weight = needed[1] or any(needed[3 + split:])
         x_q, weight_q = plan.quantize(x, weight, tuple(parameters), ctx.prepared)
         grad_x, grad_w, grad_b = plan.geometry.backward(
-            grad, x_q.to(plan.dtype), weight_q.to(plan.dtype), bias is not None,
+            grad, x_q, weight_q, bias is not None,
             (needs_input, needs_weight, bias is not None and needed[2]))
         grad_b = None if grad_b is None else grad_b.to(bias.dtype)
         grad_x, *grads_input = _gradients(plan.input_kernel, grad_x, x, x_q, parameters[:split],

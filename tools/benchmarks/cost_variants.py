@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.ao.quantization._learnable_fake_quantize import _LearnableFakeQuantize
 from torch.ao.quantization.observer import MovingAverageMinMaxObserver
 
-from mmaqd.functional import composed_liq_activation, composed_liq_weight
+from mmaqd.functional import compile_kernels, composed_liq_activation, composed_liq_weight
 from mmaqd.layers import QuantConv2d
 from mmaqd.registry import MODELS
 
@@ -112,9 +112,16 @@ def composed(model: nn.Module) -> nn.Module:
     return model
 
 
+def compiled(model: nn.Module) -> nn.Module:
+    """``model``, with compiled kernels from now on."""
+    compile_kernels()
+    return model
+
+
 #: Name of the row, and how it is made from the low-bit model of mmaqd.
 VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {
     'mmaqd': lambda model: model,
+    'mmaqd, compiled kernels': compiled,
     'plain composition': composed,
     'torch learnable fake quantization': lambda model: _swap(model, TorchLSQConv2d),
     'brevitas': lambda model: _swap(model, _brevitas_conv),

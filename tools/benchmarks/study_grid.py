@@ -116,7 +116,7 @@ def _main_rows(detector: str, stem: str) -> list[Row]:
     twelve = Row(f'{stem}_12e_bccd', f'bccd/{stem}_12e_bccd.py', ('main', ), detector,
                  note='12 epochs')  # yapf: disable
     twin = _six_epochs_more(twelve)
-    return [twelve, twin] + [
+    low_bit = [
         Row(f'{stem}-w{bits}a{bits}_6e_bccd',
             f'bccd/{stem}-w{bits}a{bits}_6e_bccd.py', ('main', ),
             detector,
@@ -125,6 +125,13 @@ def _main_rows(detector: str, stem: str) -> list[Row]:
             start=twelve.name,
             twin=twin.name) for bits in (4, 3, 2)
     ]
+    distilled = replace(
+        low_bit[-1],
+        name=f'{stem}-w2a2-distill_6e_bccd',
+        config=f'bccd/{stem}-w2a2-distill_6e_bccd.py',
+        note='distillation',
+        overrides=_TEACHER)
+    return [twelve, twin, *low_bit, distilled]
 
 
 def _six_epochs_more(row: Row) -> Row:
@@ -282,7 +289,28 @@ def _mended_rows() -> list[Row]:
         _option('distill-outputs', 'distillation of the outputs', {
             **_TEACHER, 'model.distillation.losses.0.loss_weight': 0.0
         }),
+        _option(
+            'distill-strong', 'distillation of neck and outputs, weights 3 and 6', {
+                **_TEACHER, 'model.distillation.losses.0.loss_weight': 3.0,
+                'model.distillation.losses.1.loss_weight': 6.0
+            }),
+        *(_distilled(bits) for bits in (4, 3)),
     ]
+
+
+def _distilled(bits: int) -> Row:
+    """Distillation at more bits, where the configs do without."""
+    row = _option('distill', 'distillation of neck and outputs')
+    twin = _small_low_bit(bits)
+    return replace(
+        row,
+        name=twin.name.replace('_6e_', '-distill_6e_'),
+        bits=bits,
+        overrides={
+            **_TEACHER, f'{_WEIGHTS}.bit_width': bits,
+            f'{_INPUTS}.bit_width': bits
+        },
+        reference=twin.name if bits == 4 else None)
 
 
 def _option(key: str, note: str, overrides: Mapping[str, Any] | None = None) -> Row:

@@ -29,6 +29,8 @@ _EVALUATION = {'test_evaluator.metric_items': METRICS, 'test_evaluator.classwise
 _SETTINGS = ('model', 'train_dataloader', 'test_dataloader', 'train_cfg', 'optim_wrapper',
              'param_scheduler', 'custom_hooks', 'randomness')
 _PATHS = ('data_root', )
+# It changes how fast a run is, not what it computes.
+_COMPILES = dict(type='mmaqd.CompileKernelsHook')
 
 
 class StaleRunError(ValueError):
@@ -142,8 +144,7 @@ class Run:
         found = Config.fromfile(dumped, import_custom_modules=False) if dumped.is_file() else {}
         wanted = self.config
         differing = [
-            key for key in _SETTINGS
-            if _without_paths(found.get(key)) != _without_paths(wanted.get(key))
+            key for key in _SETTINGS if _essentials(found.get(key)) != _essentials(wanted.get(key))
         ]
         if differing:
             raise StaleRunError(
@@ -312,11 +313,11 @@ def _epoch(checkpoint: Path) -> int:
     return int(checkpoint.stem.split('_')[1])
 
 
-def _without_paths(value: Any) -> Any:
+def _essentials(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_paths(item) for key, item in value.items() if key not in _PATHS}
+        return {key: _essentials(item) for key, item in value.items() if key not in _PATHS}
     if isinstance(value, (list, tuple)):
-        return [_without_paths(item) for item in value]
+        return [_essentials(item) for item in value if item != _COMPILES]
     return value
 
 

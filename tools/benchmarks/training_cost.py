@@ -23,6 +23,7 @@ from cost_variants import VARIANTS, build_detector
 from matplotlib.figure import Figure
 from mmdet.testing import demo_mm_inputs
 
+from mmaqd.functional import compile_kernels
 from mmaqd.quantizers import calibrate
 
 MIB = 2**20
@@ -53,6 +54,7 @@ class Trainee:
         model = build_detector(args.float_config if is_float else args.low_bit_config)
         batch = demo_mm_inputs(args.batch_size, [[3, *args.size]] * args.batch_size, num_classes=3)
         if not is_float:
+            compile_kernels(False)  # which the row before may have switched on
             calibrate(model, [batch])
             model = VARIANTS[name](model)
         self.device = torch.device(args.device)

@@ -1,10 +1,11 @@
 from .change_bits_hook import ChangeBitsHook
+from .compile_kernels_hook import CompileKernelsHook
 from .epoch_seed_hook import EpochSeedHook, seed_worker
 from .initialize_intervals_hook import InitializeIntervalsHook
 from .log_intervals_hook import LogIntervalsHook
 from .reestimate_bn_hook import ReestimateBNHook
 
 __all__ = [
-    'ChangeBitsHook', 'EpochSeedHook', 'InitializeIntervalsHook', 'LogIntervalsHook',
-    'ReestimateBNHook', 'seed_worker'
+    'ChangeBitsHook', 'CompileKernelsHook', 'EpochSeedHook', 'InitializeIntervalsHook',
+    'LogIntervalsHook', 'ReestimateBNHook', 'seed_worker'
 ]

@@ -168,6 +168,17 @@ class TestSettings:
         with pytest.raises(StaleRunError, match=f'settings in {next(iter(change))} than base has'):
             run.next_step()
 
+    def test_compiled_kernels_are_no_other_settings(self, make_runs, make_row):
+        run = make_runs(make_row('base'))['base/0']
+        other, compiles = dict(type='Hook'), dict(type='mmaqd.CompileKernelsHook')
+        run.config.custom_hooks = [other]
+        write_config(run, custom_hooks=[compiles, other])
+        write_checkpoint(run, 3)
+        run.check_settings()
+        write_config(run, custom_hooks=[compiles])
+        with pytest.raises(StaleRunError, match='settings in custom_hooks than base has'):
+            run.check_settings()
+
     def test_checkpoints_without_a_config_are_refused(self, make_runs, make_row):
         run = make_runs(make_row('base'))['base/0']
         write_checkpoint(run, 3)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Iterator
 
 import cost_profile
 import pytest
@@ -10,10 +11,15 @@ from cost_variants import VARIANTS, ComposedConv2d, TorchLSQConv2d
 from training_cost import Trainee, plot, table
 
 from mmaqd import config_path
+from mmaqd.functional import compile_kernels, kernels_are_compiled
 from mmaqd.layers import QuantConv2d
 
 STEM = 'bccd/retinanet_r18-c16_fpn_mlbn'
-CONV_CLASSES = {'mmaqd': QuantConv2d, 'plain composition': ComposedConv2d}
+CONV_CLASSES = {
+    'mmaqd': QuantConv2d,
+    'mmaqd, compiled kernels': QuantConv2d,
+    'plain composition': ComposedConv2d
+}
 CONV_CLASSES['torch learnable fake quantization'] = TorchLSQConv2d
 
 
@@ -26,6 +32,12 @@ def args() -> Namespace:
         batch_size=2,
         device='cpu',
         autocast='none')
+
+
+@pytest.fixture(autouse=True)
+def kernels_are_not_compiled_afterwards() -> Iterator[None]:
+    yield
+    compile_kernels(False)
 
 
 def count_convs(trainee: Trainee, conv_class: type) -> int:
@@ -51,8 +63,17 @@ def test_the_composition_computes_what_mmaqd_computes(args) -> None:
 
 
 def test_the_fused_conv_keeps_less_than_the_others(args) -> None:
-    fused, *others = [Trainee(args, name).saved_bytes() for name in CONV_CLASSES]
-    assert fused < min(others)
+    fused, compiled, *others = [Trainee(args, name).saved_bytes() for name in CONV_CLASSES]
+    assert fused == compiled < min(others)
+
+
+def test_only_one_variant_compiles_its_kernels(args) -> None:
+    compiling = []
+    for name in CONV_CLASSES:
+        Trainee(args, name)
+        if kernels_are_compiled():
+            compiling.append(name)
+    assert compiling == ['mmaqd, compiled kernels']
 
 
 def test_brevitas_variant_trains(args) -> None:
