@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.ao.quantization._learnable_fake_quantize import _LearnableFakeQuantize
 from torch.ao.quantization.observer import MovingAverageMinMaxObserver
 
-from mmaqd.functional import compile_kernels, composed_liq_activation, composed_liq_weight
+from mmaqd.functional import (LIQActivationKernel, compile_kernels, composed_liq_activation,
+                              composed_liq_weight)
 from mmaqd.layers import QuantConv2d
 from mmaqd.registry import MODELS
 
@@ -113,8 +114,10 @@ def composed(model: nn.Module) -> nn.Module:
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """``model``, with compiled kernels from now on."""
+    """``model``, with compiled kernels from now on; the compiler is loaded already."""
     compile_kernels()
+    device = next(model.parameters()).device
+    LIQActivationKernel(4).forward(torch.ones(2, device=device), torch.ones((), device=device))
     return model
 
 
