@@ -122,10 +122,12 @@ def test_low_bit_model_is_its_float_twin_quantized(name):
 
 @pytest.mark.parametrize('name', LOW_BIT)
 def test_low_bit_config_starts_from_its_float_twin(name):
-    load_from = load(name).load_from
-    assert Path(load_from).parent == Path('work_dirs', Path(twin_of(name)).stem)
+    is_progressive = parse_name(name)['method'] == 'progressive'
+    start = name.replace('w2a2-progressive', 'w4a4') if is_progressive else twin_of(name)
+    assert Path(load(name).load_from).parent == Path('work_dirs', Path(start).stem)
     hooks = {hook.type for hook in load(name).custom_hooks}
     assert 'mmaqd.InitializeIntervalsHook' in hooks
+    assert ('mmaqd.ChangeBitsHook' in hooks) == is_progressive
 
 
 @pytest.mark.parametrize('name', COCO)

@@ -73,13 +73,6 @@ class Row:
     reestimates_bn: bool = False
 
 
-# The schedule of the low-bit configs, on top of a float config.
-_SIX_EPOCHS = {
-    'train_cfg.max_epochs': 6,
-    'param_scheduler.1.end': 6,
-    'param_scheduler.1.T_max': 6,
-    'optim_wrapper.optimizer.lr': 0.01,
-}
 _SMALL = 'retinanet_r18-c16_fpn'
 _SMALL_DETECTOR = 'RetinaNet-R18, 16 channels'
 _NORMS = dict(mlbn='multi-level BN', bn='shared BN', gn='GN')
@@ -115,7 +108,7 @@ def all_rows() -> dict[str, Row]:
 def _main_rows(detector: str, stem: str) -> list[Row]:
     twelve = Row(f'{stem}_12e_bccd', f'bccd/{stem}_12e_bccd.py', ('main', ), detector,
                  note='12 epochs')  # yapf: disable
-    twin = _six_epochs_more(twelve)
+    twin = _trained_on(twelve)
     low_bit = [
         Row(f'{stem}-w{bits}a{bits}_6e_bccd',
             f'bccd/{stem}-w{bits}a{bits}_6e_bccd.py', ('main', ),
@@ -134,14 +127,22 @@ def _main_rows(detector: str, stem: str) -> list[Row]:
     return [twelve, twin, *low_bit, distilled]
 
 
-def _six_epochs_more(row: Row) -> Row:
+def _trained_on(row: Row, epochs: int = 6) -> Row:
     """The float row that low-bit rows are compared with: it trains as long as they do."""
     return replace(
         row,
-        name=row.name.replace('_12e_', '_12e-6e_'),
-        note='12 + 6 epochs',
-        overrides=_SIX_EPOCHS,
+        name=row.name.replace('_12e_', f'_12e-{epochs}e_'),
+        note=f'12 + {epochs} epochs',
+        overrides={
+            **_epochs(epochs), 'optim_wrapper.optimizer.lr': 0.01
+        },
         start=row.name)
+
+
+def _epochs(number: int) -> dict[str, int]:
+    """The schedule of the low-bit configs with another number of epochs."""
+    keys = ('train_cfg.max_epochs', 'param_scheduler.1.end', 'param_scheduler.1.T_max')
+    return dict.fromkeys(keys, number)
 
 
 def _small_float(norm: str, epochs: str = '12e') -> str:
@@ -155,7 +156,7 @@ def _float_rows() -> list[Row]:
         twelve = Row(
             name, f'bccd/{name}.py', ('norms', ), _SMALL_DETECTOR, norm=title, note='12 epochs')
         reference = None if norm == 'mlbn' else _small_float('mlbn', '12e-6e')
-        rows += [twelve, replace(_six_epochs_more(twelve), reference=reference)]
+        rows += [twelve, replace(_trained_on(twelve), reference=reference)]
     return rows
 
 
@@ -295,6 +296,7 @@ def _mended_rows() -> list[Row]:
                 'model.distillation.losses.1.loss_weight': 6.0
             }),
         *(_distilled(bits) for bits in (4, 3)),
+        *_longer_rows(),
     ]
 
 
@@ -311,6 +313,19 @@ def _distilled(bits: int) -> Row:
             f'{_INPUTS}.bit_width': bits
         },
         reference=twin.name if bits == 4 else None)
+
+
+def _longer_rows() -> list[Row]:
+    """Twelve low-bit epochs, against a float row that has trained for as long."""
+    twin = replace(_trained_on(_float_rows()[0], 12), groups=('mended', ))
+    longer = _changed('12e', '12 low-bit epochs', _epochs(12), 'mended')
+    distilled = _option('distill-12e', '12 low-bit epochs, distillation', {
+        **_TEACHER,
+        **_epochs(12)
+    })
+    progressive = replace(
+        _option('progressive', '6 epochs at 4 bits first'), start=_small_low_bit(4).name)
+    return [twin] + [replace(row, twin=twin.name) for row in (longer, distilled, progressive)]
 
 
 def _option(key: str, note: str, overrides: Mapping[str, Any] | None = None) -> Row:
