@@ -49,7 +49,7 @@ def twin_of(name: str) -> str:
 
 
 def test_the_promised_configs_exist():
-    bits = ['', '-w8a8', '-w4a4', '-w3a3', '-w2a2']
+    bits = ['', '-w8a8', '-w4a4', '-w3a3', '-w2a2', '-w2a2-distill']
     promised = {
         f'{detector}/{detector}_r{depth}_fpn_mlbn{b}_1x_coco.py'
         for detector in ('retinanet', 'fcos')
