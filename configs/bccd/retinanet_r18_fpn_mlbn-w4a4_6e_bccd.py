@@ -36,5 +36,4 @@ param_scheduler = [
         eta_min_ratio=0.01,
         convert_to_iter_based=True),
 ]
-optim_wrapper = dict(optimizer=dict(lr=0.01))
 load_from = 'work_dirs/retinanet_r18_fpn_mlbn_12e_bccd/epoch_12.pth'

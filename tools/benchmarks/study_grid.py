@@ -133,9 +133,7 @@ def _trained_on(row: Row, epochs: int = 6) -> Row:
         row,
         name=row.name.replace('_12e_', f'_12e-{epochs}e_'),
         note=f'12 + {epochs} epochs',
-        overrides={
-            **_epochs(epochs), 'optim_wrapper.optimizer.lr': 0.01
-        },
+        overrides=_epochs(epochs),
         start=row.name)
 
 
