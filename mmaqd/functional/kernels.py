@@ -81,7 +81,7 @@ class FakeQuantizeKernel:
         """
         prepared = prepared or self.prepare(x, *parameters)
         grad = grad.to(torch.promote_types(grad.dtype, x.dtype))
-        known = [quantized] if quantized.dtype == compute_dtype(x).dtype else []
+        known = [quantized] if quantized.dtype == _computing(x.dtype) else []
         gradients = self._apply(self._differentiate, prepared, grad, x, *known)
         factor = self.parameter_gradient_factor(x)
         return (grad.to(x.dtype), *(_total(parts, factor) for parts in zip(*gradients)))
@@ -161,4 +161,8 @@ def dot(x: Tensor, y: Tensor, axis: Optional[int] = None) -> Tensor:
 
 def compute_dtype(x: Tensor) -> Tensor:
     """``x`` in the dtype that kernels compute in: float32 for half precision, else its own."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return x.to(_computing(x.dtype))
+
+
+def _computing(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
