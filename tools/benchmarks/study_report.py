@@ -45,7 +45,7 @@ def write_report(rows: Mapping[str, Row], results: Results, folder: Path) -> Pat
 
     Args:
         rows: The rows of the report.
-        results: See :data:`Results`; what is missing is shown as missing.
+        results: See :data:`Results`; rows without any are counted only.
         folder: Folder for the files, made when missing.
 
     Returns:
@@ -97,10 +97,13 @@ def _provenance(results: Results) -> str:
 def _table(rows: Mapping[str, Row], members: Sequence[Row], reference: str,
            results: Results) -> list[str]:
     compared = [name for row in members for name in (row.twin, row.reference)]
-    names = {row.name for row in members}.union(compared)
+    names = {row.name for row in members}.union(compared) - {None}
     header = [*_HEADER, *([f'minus {reference}'] if reference else []), 'CPU min']
-    lines = [_line(row, bool(reference), results) for name, row in rows.items() if name in names]
-    return [_markdown(header), '|' + '---|' * len(header), *map(_markdown, lines)]
+    run = [row for name, row in rows.items() if name in names and results.get(name)]
+    lines = [_markdown(_line(row, bool(reference), results)) for row in run]
+    table = [_markdown(header), '|' + '---|' * len(header), *lines] if run else []
+    left = len(names & rows.keys()) - len(run)
+    return [*table, *(['', f'Not run yet: {left} of {left + len(run)} rows.'] if left else [])]
 
 
 def _line(row: Row, has_reference: bool, results: Results) -> list[str]:
@@ -121,8 +124,7 @@ def _describe(row: Row) -> str:
 
 def _mean_text(by_seed: Mapping[int, float], with_std: bool) -> str:
     summary = summarize(by_seed)
-    if summary is None:
-        return 'missing'
+    assert summary is not None, 'rows without results are not shown'
     spread = f' ± {summary.std:.1f}' if with_std and summary.std is not None else ''
     return f'{summary.mean:.1f}{spread}'
 

@@ -61,7 +61,7 @@ def test_the_study_runs_and_reports(study, tmp_path, capsys):
     assert study('--rows', 'low-a', '--seeds', '0', '3', '--page', 'page.md') == 0
     assert found_seeds(Path('out')) == [0, 3]
     assert '40.0 ± 0.0' in page.read_text()
-    assert 'missing' in page.read_text()  # low-b, which was not asked for
+    assert 'Not run yet: 1 of ' in page.read_text()  # low-b, which was not asked for
     capsys.readouterr()
     assert study('--list', '--seeds', '0', '1') == 0
     lines = capsys.readouterr().out.splitlines()
@@ -79,7 +79,7 @@ def test_a_failure_is_counted_and_named(study, rows, capsys):
 def test_a_report_runs_nothing(study, fake_tools):
     assert study('--report') == 0
     assert fake_tools.read_text() == ''
-    assert 'missing' in Path('out/report/accuracy.md').read_text()
+    assert 'Not run yet' in Path('out/report/accuracy.md').read_text()
 
 
 def test_list_shows_how_far_each_run_is(study, rows, capsys):

@@ -57,8 +57,14 @@ def test_table_of_a_group(rows, results, tmp_path):
     assert lines == [
         ['Net, float, 12 + 6 epochs', 'float', head, '3', '41.0 ± 1.0', '41.0', '41.0', '', '1.0'],
         ['Net, LIQ', '4/4', head, '3', '43.0 ± 1.7', '43.0', '43.0', '+2.0 (n 3, p 0.074)', '1.0'],
-        ['Net, LIQ', '2/2', head, '0', 'missing', 'missing', 'missing', '', ''],
     ]
+
+
+def test_rows_that_are_not_run_yet_are_counted(rows, results, tmp_path):
+    text = write_report(rows, results, tmp_path).read_text()
+    parts = [part.split('\n\n### ')[0] for part in text.split('### ')]
+    counted = [part.split('Not run yet: ')[1].split('\n')[0] for part in parts if 'Not run' in part]
+    assert counted == ['1 of 3 rows.']
 
 
 def test_rows_that_are_compared_with_stand_in_the_table(rows, results, tmp_path):
@@ -88,9 +94,9 @@ def test_json_has_every_row_and_every_run(rows, results, tmp_path):
     assert content['missing']['ap'] is None and content['missing']['runs'] == {}
 
 
-def test_nothing_yet_is_a_report_of_missing_rows(rows, tmp_path):
+def test_nothing_yet_is_a_report_without_tables(rows, tmp_path):
     report = write_report(rows, {}, tmp_path)
-    assert [line[4] for line in table(report, 'At full size')[1:]] == ['missing'] * 3
+    assert 'Not run yet: 3 of 3 rows.' in report.read_text() and '|' not in report.read_text()
     assert list((tmp_path / 'images').iterdir()) == []
     assert '![' not in report.read_text()
 
