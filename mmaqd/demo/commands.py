@@ -32,10 +32,12 @@ def tool_path(name: str) -> Path:
 
 
 def shown_path(path: str | Path) -> str:
-    """The path relative to the current folder when it lies below it."""
-    path = Path(path).resolve()
-    here = Path.cwd().resolve()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    """The path relative to the current folder when it lies below it, by name or by a link."""
+    here = Path.cwd()
+    for absolute in (Path(os.path.abspath(path)), Path(path).resolve()):
+        if absolute.is_relative_to(here):
+            return str(absolute.relative_to(here))
+    return str(absolute)
 
 
 def run_tool(name: str,

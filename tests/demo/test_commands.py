@@ -37,6 +37,17 @@ def test_shown_path(tmp_path, monkeypatch):
     assert shown_path(tmp_path.parent) == str(tmp_path.parent)
 
 
+def test_shown_path_goes_through_links(tmp_path, monkeypatch):
+    here, elsewhere = tmp_path / 'here', tmp_path / 'elsewhere'
+    here.mkdir()
+    elsewhere.mkdir()
+    (here / 'work_dirs').symlink_to(elsewhere)
+    (tmp_path / 'link').symlink_to(here)
+    monkeypatch.chdir(here)
+    assert shown_path('work_dirs/a') == shown_path(here / 'work_dirs' / 'a') == 'work_dirs/a'
+    assert shown_path(tmp_path / 'link' / 'b') == 'b'
+
+
 def test_command_and_progress_are_shown(tool, tmp_path, monkeypatch):
     name = tool('print("long config")\n'
                 'print("11/23 14:16:50 - mmengine - INFO - Epoch(train)  [1][50/50]  loss: 1.5")')

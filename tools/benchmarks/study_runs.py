@@ -292,14 +292,15 @@ def is_in_use(folder: Path) -> bool:
 
     That is how a training is recognized that somebody started by hand, which takes no lock.
     """
-    wanted = str(folder.resolve())
+    wanted = os.path.realpath(folder)
     for process in Path('/proc').glob('[0-9]*'):
         try:
             place = os.readlink(process / 'cwd')
             words = os.fsdecode((process / 'cmdline').read_bytes()).split('\0')
         except OSError:  # it has ended, or is somebody else's
             continue
-        if any(os.path.normpath(os.path.join(place, word)) == wanted for word in words):
+        named = (os.path.join(place, word) for word in words if word.rstrip('/').endswith(folder.name))
+        if wanted in map(os.path.realpath, named):
             return True
     return False
 

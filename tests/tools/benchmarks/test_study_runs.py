@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 from study_runs import METRICS, StaleRunError, build_runs, is_in_use, is_whole, needed_rows
@@ -196,12 +197,14 @@ class TestLock:
         assert second.acquire()
 
     @pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
-    def test_a_training_by_hand_is_left_alone(self, make_runs, make_row):
+    @pytest.mark.parametrize('place', ['out', 'link'])
+    def test_a_training_by_hand_is_left_alone(self, make_runs, make_row, place):
         run = make_runs(make_row('base'))['base/0']
         run.folder.mkdir(parents=True)
+        Path('link').symlink_to('out')
         assert not is_in_use(run.folder)
         sleeper = [sys.executable, '-c', 'import time; print(flush=True); time.sleep(600)']
-        training = subprocess.Popen([*sleeper, '--work-dir', 'out/base/seed_0'],
+        training = subprocess.Popen([*sleeper, '--work-dir', f'{place}/base/seed_0'],
                                     stdout=subprocess.PIPE)
         try:
             training.stdout.readline()
