@@ -37,7 +37,8 @@ def composed_liq_weight(w: Tensor,
                         interval: Tensor,
                         bit_width: int,
                         normalize: bool = False,
-                        axis: Optional[int] = None) -> Tensor:
+                        axis: Optional[int] = None,
+                        center: bool = True) -> Tensor:
     """LIQ of weights, arXiv:2007.06919: v (2 round(n (clip(w/v, -1, 1) + 1)/2)/n - 1).
 
     Args:
@@ -46,12 +47,14 @@ def composed_liq_weight(w: Tensor,
         bit_width: b, 1 to 8; n = 2^b - 1. At 8 bits v round(127 clip(w/v, -1, 1)) / 127.
         normalize: Quantize (w - mean)/std, with constant mean and std.
         axis: The axis kept.
+        center: False: quantize w/std instead.
 
     Returns:
         The fake-quantized tensor, the shape of ``w``.
     """
     if normalize:
-        w = (w - w.mean().detach()) / w.std(correction=0).detach()
+        mean, std = w.mean().detach(), w.std(correction=0).detach()
+        w = (w - mean) / std if center else w / std
     v = per_channel(floor_interval(interval), w, axis)
     return v * _round_symmetric((w / v).clamp(-1, 1), bit_width)
 

@@ -154,12 +154,14 @@ class LIQWeightKernel(FakeQuantizeKernel):
         axis: The axis with an interval per index, None for one interval.
         gradient_factor: Multiply the gradient of the interval by 1/sqrt(N n), N the number of
             weights that share it.
+        center: False: quantize w/std instead, which a BN behind the conv makes up for exactly.
     """
 
     bit_width: int
     normalize: bool = False
     axis: Optional[int] = None
     gradient_factor: bool = False
+    center: bool = True
 
     @property
     def qmax(self) -> int:
@@ -180,14 +182,12 @@ class LIQWeightKernel(FakeQuantizeKernel):
         return lsq_gradient_factor(weights_sharing(w, self.axis), self.qmax)
 
     def normalized(self, w: Tensor) -> Tensor:
-        """What is quantized: ``w`` or (w - mean)/std."""
-        if not self.normalize:
-            return w
-        mean, std = self._statistics(w)
-        return (w - mean).div_(std)
+        """What is quantized: ``w``, (w - mean)/std, or w/std without ``center``."""
+        return _shifted(w, *self._statistics(w)) if self.normalize else w
 
     def _write_codes(self, out: Tensor, w: Tensor, prepared: _Weight) -> None:
-        torch.div(self._normalized(w, prepared, out), prepared.spread, out=out).clamp_(-1, 1)
+        normalized = _shifted(w, prepared.mean, prepared.std, out)
+        torch.div(normalized, prepared.spread, out=out).clamp_(-1, 1)
         if self.bit_width == 8:
             round_half_even(out.mul_(self.qmax), out=out)
         else:
@@ -198,7 +198,7 @@ class LIQWeightKernel(FakeQuantizeKernel):
 
     def _gradients(self, grad: Tensor, w: Tensor, quantized: Tensor,
                    prepared: _Weight) -> tuple[Tensor]:
-        normalized = self._normalized(w, prepared)
+        normalized = _shifted(w, prepared.mean, prepared.std)
         total = clipped_gradients(grad, normalized, quantized, -prepared.spread, prepared.spread,
                                   self.axis)
         if prepared.std is not None:
@@ -209,10 +209,16 @@ class LIQWeightKernel(FakeQuantizeKernel):
         if not self.normalize:
             return None, None
         w = compute_dtype(w)
-        return w.mean(), w.std(correction=0).clamp_min(_MIN_STD)
+        return w.mean() if self.center else None, w.std(correction=0).clamp_min(_MIN_STD)
 
-    @staticmethod
-    def _normalized(w: Tensor, prepared: _Weight, out: Optional[Tensor] = None) -> Tensor:
-        if prepared.std is None:
-            return w
-        return torch.sub(w, prepared.mean, out=out).div_(prepared.std)
+
+def _shifted(w: Tensor,
+             mean: Optional[Tensor],
+             std: Optional[Tensor],
+             out: Optional[Tensor] = None) -> Tensor:
+    """(w - mean)/std, without what is None."""
+    if std is None:
+        return w
+    if mean is None:
+        return torch.div(w, std, out=out)
+    return torch.sub(w, mean, out=out).div_(std)

@@ -64,6 +64,8 @@ class LIQWeightQuantizer(WeightQuantizer):
         start_value: The interval to start from with ``start='constant'``.
         gradient_factor: Multiply the gradient of the interval by 1/sqrt(N n), as LSQ does; N is the
             number of weights that share it.
+        center: False: normalize to w/std. With the BN behind it the conv then computes what it
+            did in float, but for the rounding, where the mean is lost otherwise.
 
     Attributes:
         interval: v, the learned parameter, () or (num_channels,).
@@ -85,11 +87,12 @@ class LIQWeightQuantizer(WeightQuantizer):
                  num_channels: Optional[int] = None,
                  start: str = 'least_error',
                  start_value: float = 1.0,
-                 gradient_factor: bool = False) -> None:
+                 gradient_factor: bool = False,
+                 center: bool = True) -> None:
         owner = type(self).__name__
         check_bit_width(bit_width, 1, owner)
         channels = channels_along(axis, num_channels, owner)
-        kernel = LIQWeightKernel(bit_width, normalize, axis, gradient_factor)
+        kernel = LIQWeightKernel(bit_width, normalize, axis, gradient_factor, center)
         super().__init__(kernel, start, dict(interval=start_value), channels)
 
     def _rows(self, x: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ def weights(bits: int, channels: int = 8) -> dict[str, Case]:
     steps = [(1.5 - 0.1 * channel) / 2**(bits - 1) for channel in range(channels)]
     return {
         'liq': Case(LIQWeightKernel(bits, normalize=True), (1.5, )),
+        'liq_scaled': Case(LIQWeightKernel(bits, normalize=True, center=False), (1.5, )),
         'lsq': Case(LSQWeightKernel(bits), (steps[0], )),
         'lsq_channel': Case(LSQWeightKernel(bits, axis=0), (steps, )),
         'dorefa': Case(DoReFaWeightKernel(bits)),

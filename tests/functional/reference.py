@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Callable, Iterable
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -60,6 +61,12 @@ def tabulate(point: Callable[[float, float, int], Point], xs: Iterable[float], v
     }
 
 
+#: Of LIQ's weights.
+every_normalization = pytest.mark.parametrize(('normalize', 'center'), [(False, True), (True, True),
+                                                                        (True, False)],
+                                              ids=['plain', 'normalized', 'scaled'])
+
+
 def straight_through_round(x: Tensor) -> Tensor:
     """round(x) forward, identity backward."""
     return x + (torch.round(x) - x).detach()
@@ -72,7 +79,11 @@ def composed_activation(x: Tensor, v: Tensor, bits: int) -> Tensor:
     return v * straight_through_round(n * clipped) / n
 
 
-def composed_weight(w: Tensor, v: Tensor, bits: int, normalize: bool = False) -> Tensor:
+def composed_weight(w: Tensor,
+                    v: Tensor,
+                    bits: int,
+                    normalize: bool = False,
+                    center: bool = True) -> Tensor:
     """The weight formula in operations that autograd differentiates.
 
     Args:
@@ -80,10 +91,12 @@ def composed_weight(w: Tensor, v: Tensor, bits: int, normalize: bool = False) ->
         v: () or (C_out,).
         bits: Bit width.
         normalize: First (w - mean)/std, both constants in the backward pass.
+        center: False: w/std instead.
     """
     if normalize:
         mean = w.detach().mean()
-        w = (w - mean) / (w.detach() - mean).pow(2).mean().sqrt()
+        std = (w.detach() - mean).pow(2).mean().sqrt()
+        w = (w - mean * center) / std
     if v.dim():
         v = v.reshape(-1, *[1] * (w.dim() - 1))
     clipped = torch.clamp(w / v, -1, 1)

@@ -11,7 +11,8 @@ from mmaqd.functional import (DoReFaActivationKernel, DoReFaWeightKernel, LIQAct
                               composed_dorefa_weight, composed_liq_activation, composed_liq_weight,
                               composed_lsq_activation, composed_lsq_plus_activation,
                               composed_lsq_weight, composed_pact_activation, fake_quantize)
-from tests.functional.reference import composed_activation, composed_weight
+from tests.functional.reference import (composed_activation, composed_weight,
+                                        every_normalization)
 
 every_width = pytest.mark.parametrize('bits', range(2, 9))
 
@@ -46,14 +47,15 @@ def test_liq_activation(bits: int) -> None:
 
 @pytest.mark.parametrize('bits', range(1, 9))
 @pytest.mark.parametrize('axis', [None, 0], ids=['per_tensor', 'per_channel'])
-@pytest.mark.parametrize('normalize', [False, True], ids=['plain', 'normalized'])
-def test_liq_weight(bits: int, axis: int | None, normalize: bool) -> None:
+@every_normalization
+def test_liq_weight(bits: int, axis: int | None, normalize: bool, center: bool) -> None:
     w = (0.2 + torch.randn(4, 5, 3, dtype=torch.float64)).requires_grad_()
     v = torch.full(() if axis is None else (4, ), 1.3, dtype=torch.float64, requires_grad=True)
-    found = composed_liq_weight(w, v, bits, normalize, axis)
-    assert_same(found, composed_weight(w, v, bits, normalize), w, v)
-    found = composed_liq_weight(w, v, bits, normalize, axis)
-    assert_same(found, fake_quantize(w, LIQWeightKernel(bits, normalize, axis), v), w, v)
+    kernel = LIQWeightKernel(bits, normalize, axis, center=center)
+    found = composed_liq_weight(w, v, bits, normalize, axis, center)
+    assert_same(found, composed_weight(w, v, bits, normalize, center), w, v)
+    found = composed_liq_weight(w, v, bits, normalize, axis, center)
+    assert_same(found, fake_quantize(w, kernel, v), w, v)
 
 
 @every_width

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmaqd.functional import LIQActivationKernel, LIQWeightKernel, fake_quantize
 from tests.functional.reference import (activation_point, composed_activation, composed_weight,
-                                        tabulate, weight_point)
+                                        every_normalization, tabulate, weight_point)
 
 ACTIVATION_BITS = range(2, 9)
 WEIGHT_BITS = range(1, 9)
@@ -110,14 +110,16 @@ def test_activation_equals_the_composition(bits: int, shape: tuple) -> None:
 
 @pytest.mark.parametrize('bits', WEIGHT_BITS)
 @pytest.mark.parametrize('axis', [None, 0], ids=['per_tensor', 'per_channel'])
-@pytest.mark.parametrize('normalize', [False, True], ids=['plain', 'normalized'])
-def test_weight_equals_the_composition(bits: int, axis: int | None, normalize: bool) -> None:
+@every_normalization
+def test_weight_equals_the_composition(bits: int, axis: int | None, normalize: bool,
+                                       center: bool) -> None:
     w, upstream = 0.3 + torch.randn(2, 6, 3, 3, 2, dtype=torch.float64)
     v = torch.tensor(1.3) if axis is None else torch.linspace(0.2, 2.5, 6)
     v = v.double()
-    kernel = LIQWeightKernel(bits, normalize, axis)
+    kernel = LIQWeightKernel(bits, normalize, axis, center=center)
     found = gradients(lambda w, v: fake_quantize(w, kernel, v), upstream, w, v)
-    expected = gradients(lambda w, v: composed_weight(w, v, bits, normalize), upstream, w, v)
+    expected = gradients(lambda w, v: composed_weight(w, v, bits, normalize, center), upstream, w,
+                         v)
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
@@ -177,9 +179,10 @@ def test_zeros_are_finite(kernel, point) -> None:
 
 
 @pytest.mark.parametrize('constant', [0.0, 0.1, -7.3], ids=str)
-def test_constant_weights_are_finite_when_normalized(constant: float) -> None:
+@pytest.mark.parametrize('center', [True, False], ids=['centered', 'scaled'])
+def test_constant_weights_are_finite_when_normalized(constant: float, center: bool) -> None:
     w = torch.full((4, 3, 3, 3), constant)
-    kernel, v = LIQWeightKernel(4, normalize=True), torch.tensor(1.0)
+    kernel, v = LIQWeightKernel(4, normalize=True, center=center), torch.tensor(1.0)
     found = (kernel.forward(w, v), *kernel_gradients(kernel, torch.ones_like(w), w, v))
     assert all(part.isfinite().all() for part in found)
 
@@ -218,10 +221,10 @@ def test_empty_tensor(kernel, point, factor: bool) -> None:
 
 
 @all_kernels
-@pytest.mark.parametrize('normalize', [False, True], ids=['plain', 'normalized'])
-def test_only_the_gradient_is_overwritten(kernel, point, normalize: bool) -> None:
+@every_normalization
+def test_only_the_gradient_is_overwritten(kernel, point, normalize: bool, center: bool) -> None:
     if isinstance(kernel, LIQWeightKernel):
-        kernel = LIQWeightKernel(kernel.bit_width, normalize)
+        kernel = LIQWeightKernel(kernel.bit_width, normalize, center=center)
     x, grad, v = torch.randn(9), torch.randn(9), torch.tensor(0.7)
     quantized = kernel.forward(x, v)
     given = (x, quantized, v)

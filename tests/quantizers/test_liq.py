@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmaqd.functional import LIQActivationKernel, LIQWeightKernel, fake_quantize
 from mmaqd.quantizers import LIQActivationQuantizer, LIQWeightQuantizer, base
@@ -99,11 +100,23 @@ def test_forward_is_the_kernel(make) -> None:
 @pytest.mark.parametrize(('quantizer', 'kernel'), [
     (LIQActivationQuantizer(3, gradient_factor=True), LIQActivationKernel(3, True)),
     (LIQWeightQuantizer(3), LIQWeightKernel(3, normalize=True)),
+    (LIQWeightQuantizer(3, center=False), LIQWeightKernel(3, normalize=True, center=False)),
     (LIQWeightQuantizer(3, False, 0, 5, gradient_factor=True), LIQWeightKernel(3, False, 0, True)),
 ],
-                         ids=['activation', 'weight', 'per_channel'])
+                         ids=['activation', 'weight', 'scaled', 'per_channel'])
 def test_arguments_reach_the_kernel(quantizer, kernel) -> None:
     assert quantizer.kernel == kernel
+
+
+@pytest.mark.parametrize('center', [True, False], ids=['centered', 'scaled'])
+def test_bn_makes_up_for_the_scale_but_not_for_the_mean(center: bool) -> None:
+    x = torch.rand(4, 3, 6, 6, dtype=torch.float64)
+    w = 0.3 + torch.randn(5, 3, 3, 3, dtype=torch.float64)
+    normalized = LIQWeightQuantizer(4, center=center).kernel.normalized(w)
+    found, expected = (
+        F.batch_norm(F.conv2d(x, weight), None, None, training=True, eps=1e-12)
+        for weight in (normalized, w))
+    assert torch.allclose(found, expected, rtol=0, atol=1e-9) is not center
 
 
 @both

@@ -31,7 +31,7 @@ GROUPS = dict(
                   'LIQ + multi-level BN'),
     changes=Group('One change at a time, from LIQ with multi-level BN at 2 bits', 'unchanged'),
     post_training=Group('Post-training quantization: intervals from data, no training'),
-    mended=Group('Tried to mend 2 bits', 'unchanged'),
+    mended=Group('Tried to come closer to float', 'unchanged'),
 )
 FLOAT_BITS = 32
 
@@ -87,8 +87,10 @@ _METHODS = dict(
     dorefa=('DoReFa', 'DoReFaWeightQuantizer', 'DoReFaActivationQuantizer'),
 )
 _WEIGHTS, _INPUTS = 'model.quantization.weight_quantizer', 'model.quantization.input_quantizer'
+_DISTILLED = 'distillation of neck and outputs'
 _TEACHER = {'model.distillation.checkpoint': '{start}'}
 _NOT_NORMALIZED = {f'{_WEIGHTS}.normalize': False}
+_NOT_CENTERED = {f'{_WEIGHTS}.center': False}
 
 
 def all_rows() -> dict[str, Row]:
@@ -182,7 +184,7 @@ def _small_low_bit(bits: int, norm: str = 'mlbn', method: str = 'liq', **fields:
 
 
 def _method_rows() -> list[Row]:
-    rows = []
+    rows, changed = [], _small_low_bit(2).name
     for bits in (4, 2):
         best = _small_low_bit(bits)
         for method in _METHODS:
@@ -191,18 +193,18 @@ def _method_rows() -> list[Row]:
                 is_best = row.name == best.name
                 rows.append(row if is_best else replace(row, reference=best.name))
     return [
-        replace(row, groups=('methods', 'changes', 'mended')) if row.name == _base().name else row
+        replace(row, groups=('methods', 'changes', 'mended')) if row.name == changed else row
         for row in rows
     ]
 
 
-def _base() -> Row:
-    return _small_low_bit(2)
-
-
-def _changed(key: str, note: str, overrides: Mapping[str, Any], group: str = 'changes') -> Row:
-    """LIQ with multi-level BN at 2 bits with something else in its config."""
-    base = _base()
+def _changed(key: str,
+             note: str,
+             overrides: Mapping[str, Any],
+             group: str = 'changes',
+             bits: int = 2) -> Row:
+    """LIQ with multi-level BN with something else in its config."""
+    base = _small_low_bit(bits)
     return replace(
         base,
         name=base.name.replace('_6e_', f'-{key}_6e_'),
@@ -217,6 +219,7 @@ def _changed_rows() -> list[Row]:
     rules = 'model.quantization.rules'
     return [
         plain,
+        _changed('scaled-weights', 'weights scaled, not centered', _NOT_CENTERED),
         _changed('per-channel', 'weights per channel', {f'{_WEIGHTS}.axis': 0}),
         _changed('start-constant', 'intervals start at 1', {
             f'{_WEIGHTS}.start': 'constant',
@@ -263,8 +266,8 @@ def _calibrated(bits: int, reestimates_bn: bool) -> Row:
         bits=bits,
         # A conv with normalized weights gives other outputs, which only training makes up for.
         overrides={
-            **_NOT_NORMALIZED, f'{_WEIGHTS}.bit_width': bits,
-            f'{_INPUTS}.bit_width': bits
+            **_NOT_NORMALIZED,
+            **_all_at(bits)
         },
         start=twin,
         twin=twin,
@@ -273,7 +276,7 @@ def _calibrated(bits: int, reestimates_bn: bool) -> Row:
 
 
 def _mended_rows() -> list[Row]:
-    """What was tried to bring 2 bits closer to float; each against the row that it changes."""
+    """What was tried to come closer to float; each against the row that it changes."""
     interval = 'optim_wrapper.paramwise_cfg.custom_keys.interval'
     return [
         _changed('interval-lr', 'interval learning rate / 10', {f'{interval}.lr_mult': 0.1},
@@ -281,7 +284,7 @@ def _mended_rows() -> list[Row]:
         _changed('interval-decay', 'no weight decay of intervals', {f'{interval}.decay_mult': 0.0},
                  'mended'),
         _option('precisebn', 'BN re-estimated at the end'),
-        _option('distill', 'distillation of neck and outputs', _TEACHER),
+        _option('distill', _DISTILLED, _TEACHER),
         _option('distill-neck', 'distillation of the neck', {
             **_TEACHER, 'model.distillation.losses.1.loss_weight': 0.0
         }),
@@ -289,41 +292,52 @@ def _mended_rows() -> list[Row]:
             **_TEACHER, 'model.distillation.losses.0.loss_weight': 0.0
         }),
         _option(
-            'distill-strong', 'distillation of neck and outputs, weights 3 and 6', {
+            'distill-strong', f'{_DISTILLED}, weights 3 and 6', {
                 **_TEACHER, 'model.distillation.losses.0.loss_weight': 3.0,
                 'model.distillation.losses.1.loss_weight': 6.0
             }),
-        *(_distilled(bits) for bits in (4, 3)),
+        *_rows_at_more_bits(),
         *_longer_rows(),
     ]
 
 
-def _distilled(bits: int) -> Row:
+def _rows_at_more_bits() -> list[Row]:
+    three = _small_low_bit(3, config=_small_low_bit(4).config, groups=('mended', ))
+    return [
+        replace(three, overrides=_all_at(3)),
+        _distilled(3),
+        _distilled(4),
+        _changed('scaled-weights', 'weights scaled, not centered', _NOT_CENTERED, 'mended', bits=4),
+        _distilled(4, 'distill-scaled', f'{_DISTILLED}, weights scaled', _NOT_CENTERED),
+    ]
+
+
+def _distilled(bits: int,
+               key: str = 'distill',
+               note: str = _DISTILLED,
+               overrides: Mapping[str, Any] | None = None) -> Row:
     """Distillation at more bits, where the configs do without."""
-    row = _option('distill', 'distillation of neck and outputs')
-    twin = _small_low_bit(bits)
-    return replace(
-        row,
-        name=twin.name.replace('_6e_', '-distill_6e_'),
-        bits=bits,
-        overrides={
-            **_TEACHER, f'{_WEIGHTS}.bit_width': bits,
-            f'{_INPUTS}.bit_width': bits
-        },
-        reference=twin.name if bits == 4 else None)
+    overrides = {**_TEACHER, **_all_at(bits), **(overrides or {})}
+    row = _changed(key, note, overrides, 'mended', bits)
+    return replace(row, config=_option('distill', note).config)
+
+
+def _all_at(bits: int) -> dict[str, int]:
+    return {f'{_WEIGHTS}.bit_width': bits, f'{_INPUTS}.bit_width': bits}
 
 
 def _longer_rows() -> list[Row]:
     """Twelve low-bit epochs, against a float row that has trained for as long."""
     twin = replace(_trained_on(_float_rows()[0], 12), groups=('mended', ))
     longer = _changed('12e', '12 low-bit epochs', _epochs(12), 'mended')
-    distilled = _option('distill-12e', '12 low-bit epochs, distillation', {
-        **_TEACHER,
-        **_epochs(12)
-    })
+    distilled = {**_TEACHER, **_epochs(12)}
+    note = '12 low-bit epochs, distillation'
     progressive = replace(
         _option('progressive', '6 epochs at 4 bits first'), start=_small_low_bit(4).name)
-    return [twin] + [replace(row, twin=twin.name) for row in (longer, distilled, progressive)]
+    rows = (longer, _option('distill-12e', note,
+                            distilled), progressive, _distilled(4, 'distill-12e', note,
+                                                                _epochs(12)))
+    return [twin] + [replace(row, twin=twin.name) for row in rows]
 
 
 def _option(key: str, note: str, overrides: Mapping[str, Any] | None = None) -> Row:
