@@ -1,7 +1,8 @@
 _base_ = './retinanet_r18-c16_fpn_mlbn-w4a4_6e_bccd.py'
 
 model = dict(
-    quantization=dict(weight_quantizer=dict(bit_width=2), input_quantizer=dict(bit_width=2)))
+    quantization=dict(
+        weight_quantizer=dict(bit_width=2, center=True), input_quantizer=dict(bit_width=2)))
 
 custom_hooks = [
     dict(type='mmaqd.EpochSeedHook'),

@@ -166,7 +166,9 @@ def _small_low_bit(bits: int, norm: str = 'mlbn', method: str = 'liq', **fields:
     overrides = _SHARED_BN if norm == 'bn' else {}
     if method != 'liq':
         overrides = {
-            **overrides, f'{_WEIGHTS}.type': f'mmaqd.{weights}',
+            **overrides, f'{_WEIGHTS}._delete_': True,
+            f'{_WEIGHTS}.type': f'mmaqd.{weights}',
+            f'{_WEIGHTS}.bit_width': bits,
             f'{_INPUTS}.type': f'mmaqd.{inputs}'
         }
     suffix = '' if method == 'liq' else f'-{method}'
@@ -303,13 +305,13 @@ def _mended_rows() -> list[Row]:
 
 def _rows_at_more_bits() -> list[Row]:
     three = _small_low_bit(3, config=_small_low_bit(4).config, groups=('mended', ))
-    return [
-        replace(three, overrides=_all_at(3)),
-        _distilled(3),
-        _distilled(4),
-        _changed('scaled-weights', 'weights scaled, not centered', _NOT_CENTERED, 'mended', bits=4),
-        _distilled(4, 'distill-scaled', f'{_DISTILLED}, weights scaled', _NOT_CENTERED),
-    ]
+    rows = [replace(three, overrides=_all_at(3))]
+    for bits in (3, 4):
+        centered = {**_all_at(bits), f'{_WEIGHTS}.center': True}
+        row = _changed('centered-weights', 'weights centered, as in the paper', centered, 'mended',
+                       bits)
+        rows += [_distilled(bits), replace(row, config=three.config)]
+    return rows
 
 
 def _distilled(bits: int,
@@ -317,7 +319,7 @@ def _distilled(bits: int,
                note: str = _DISTILLED,
                overrides: Mapping[str, Any] | None = None) -> Row:
     """Distillation at more bits, where the configs do without."""
-    overrides = {**_TEACHER, **_all_at(bits), **(overrides or {})}
+    overrides = {**_TEACHER, **_all_at(bits), **_NOT_CENTERED, **(overrides or {})}
     row = _changed(key, note, overrides, 'mended', bits)
     return replace(row, config=_option('distill', note).config)
 
