@@ -49,6 +49,7 @@ class Quantizer(nn.Module):
         initialized: Buffer, bool: whether the parameters have their start (or learned) values.
         bits: Buffer, the bit width, by which a checkpoint of other bits is recognized.
         learned: Names of the learned parameters.
+        constants: Names of the buffers that a checkpoint must have the same values of.
         name: Name of the quantizer in its model, for messages.
 
     Raises:
@@ -81,7 +82,8 @@ class Quantizer(nn.Module):
         for name, value in start_values.items():
             self.register_parameter(name, nn.Parameter(torch.full(shape, float(value))))
         self.register_buffer('initialized', torch.tensor(start == 'constant'))
-        self.register_buffer('bits', torch.tensor(kernel.bit_width))
+        self.constants: tuple[str, ...] = ()
+        self._add_constant('bits', kernel.bit_width)
         self.calibrating = False
         self._samples: list[Tensor] = []
         self._known_initialized = False
@@ -168,6 +170,14 @@ class Quantizer(nn.Module):
                 level=30)
         self._start_from(samples)
         self.initialized.fill_(True)
+
+    def agrees_with(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether a state with the keys of this quantizer has the same constants."""
+        return all(int(state[name]) == int(getattr(self, name)) for name in self.constants)
+
+    def _add_constant(self, name: str, value: int) -> None:
+        self.register_buffer(name, torch.tensor(value))
+        self.constants += (name, )
 
     @property
     def _learned_parameters(self) -> tuple[Tensor, ...]:

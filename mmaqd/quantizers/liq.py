@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Optional
+from typing import Mapping, Optional
 
 from torch import Tensor
 
 from mmaqd.functional import LIQActivationKernel, LIQWeightKernel, check_bit_width
 from mmaqd.registry import QUANTIZERS
 
-from .base import ActivationQuantizer, WeightQuantizer, channels_along
+from .base import (ActivationQuantizer, CheckpointMismatchError, WeightQuantizer, channels_along)
+
+_NORMALIZATIONS = ('w', 'w/std', '(w - mean)/std')
 
 
 @QUANTIZERS.register_module()
@@ -69,6 +71,8 @@ class LIQWeightQuantizer(WeightQuantizer):
 
     Attributes:
         interval: v, the learned parameter, () or (num_channels,).
+        normalization: Buffer; 0: none, 1: w/std, 2: (w - mean)/std. A checkpoint with another one
+            is refused.
 
     Raises:
         ValueError: An argument is out of its range, or ``axis`` comes without ``num_channels``.
@@ -94,6 +98,17 @@ class LIQWeightQuantizer(WeightQuantizer):
         channels = channels_along(axis, num_channels, owner)
         kernel = LIQWeightKernel(bit_width, normalize, axis, gradient_factor, center)
         super().__init__(kernel, start, dict(interval=start_value), channels)
+        self._add_constant('normalization', int(normalize) + int(normalize and center))
+
+    def _check_state(self, name: str, state: Mapping[str, Tensor]) -> None:
+        super()._check_state(name, state)
+        if not self.agrees_with(state):
+            found, own = (
+                _NORMALIZATIONS[int(each)] for each in (state['normalization'], self.normalization))
+            raise CheckpointMismatchError(
+                f'{name}: the checkpoint was trained with {found} quantized, the model quantizes '
+                f'{own}. Set normalize and center as in the config that it was trained with, or '
+                'start from a float checkpoint.')
 
     def _rows(self, x: Tensor) -> Tensor:
         return super()._rows(self.kernel.normalized(x))

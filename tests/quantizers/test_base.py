@@ -105,13 +105,15 @@ def test_uninitialized_is_an_error_that_says_what_to_do(make) -> None:
 def test_attributes(make) -> None:
     quantizer = make(3)
     buffers = dict(quantizer.named_buffers())
-    assert buffers.keys() == {'initialized', 'bits'}
+    normalization = ['normalization'] if isinstance(quantizer, LIQWeightQuantizer) else []
+    assert quantizer.constants == ('bits', *normalization)
+    assert buffers.keys() == {'initialized', *quantizer.constants}
     assert buffers['initialized'].dtype == torch.bool
     assert buffers['bits'] == quantizer.bit_width == 3
     learned = LEARNED[type(quantizer)]
     assert [name for name, _ in quantizer.named_parameters()] == learned
     assert quantizer.learned == tuple(learned)
-    assert list(quantizer.state_dict()) == [*learned, 'initialized', 'bits']
+    assert list(quantizer.state_dict()) == [*learned, 'initialized', *quantizer.constants]
     assert quantizer.name == type(quantizer).__name__
 
 
@@ -260,16 +262,19 @@ def test_state_with_a_part_missing_is_refused(load, make) -> None:
             load(nn.Sequential(make()), part)
 
 
-@pytest.mark.parametrize(('make', 'shape'), [
-    (lambda: LIQActivationQuantizer(3), ()),
-    (lambda: LIQWeightQuantizer(3), ()),
-    (lambda: LIQWeightQuantizer(3, axis=0, num_channels=2), (2, )),
+@pytest.mark.parametrize(('make', 'shape', 'normalization'), [
+    (lambda: LIQActivationQuantizer(3), (), {}),
+    (lambda: LIQWeightQuantizer(3), (), dict(normalization=2)),
+    (lambda: LIQWeightQuantizer(3, axis=0, num_channels=2), (2, ), dict(normalization=2)),
+    (lambda: LIQWeightQuantizer(3, center=False), (), dict(normalization=1)),
+    (lambda: LIQWeightQuantizer(3, normalize=False), (), dict(normalization=0)),
 ])
-def test_state_of_liq_has_the_keys_of_trained_checkpoints(make, shape: tuple) -> None:
+def test_state_of_liq_has_the_keys_of_trained_checkpoints(make, shape: tuple,
+                                                          normalization: dict) -> None:
     interval = torch.full(shape, 0.7)
     quantizer = make()
-    quantizer.load_state_dict(
-        dict(interval=interval, initialized=torch.tensor(True), bits=torch.tensor(3)))
+    constants = {key: torch.tensor(value) for key, value in dict(bits=3, **normalization).items()}
+    quantizer.load_state_dict(dict(interval=interval, initialized=torch.tensor(True), **constants))
     assert torch.equal(quantizer.interval, interval)
     assert torch.equal(quantizer.scale, interval / 7)
 

@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from mmaqd.functional import LIQActivationKernel, LIQWeightKernel, fake_quantize
-from mmaqd.quantizers import LIQActivationQuantizer, LIQWeightQuantizer, base
+from mmaqd.quantizers import (CheckpointMismatchError, LIQActivationQuantizer, LIQWeightQuantizer,
+                              base)
+
+WEIGHT = torch.linspace(-1, 2, 12)
 
 QUANTIZERS = {
     **{
@@ -117,6 +120,26 @@ def test_bn_makes_up_for_the_scale_but_not_for_the_mean(center: bool) -> None:
         F.batch_norm(F.conv2d(x, weight), None, None, training=True, eps=1e-12)
         for weight in (normalized, w))
     assert torch.allclose(found, expected, rtol=0, atol=1e-9) is not center
+
+
+@pytest.mark.parametrize(('options', 'shown'), [
+    (dict(normalize=False), 'w'),
+    (dict(center=False), 'w/std'),
+    (dict(normalize=False, center=False), 'w'),
+    (dict(), '(w - mean)/std'),
+])
+def test_a_checkpoint_of_another_normalization_is_refused(options: dict, shown: str) -> None:
+    saved = LIQWeightQuantizer(4, start='constant', **options).state_dict()
+    for others in (dict(normalize=False), dict(center=False), dict()):
+        other = LIQWeightQuantizer(4, start='constant', **others)
+        if other.kernel.normalized(WEIGHT).equal(
+                LIQWeightQuantizer(4, **options).kernel.normalized(WEIGHT)):
+            other.load_state_dict(saved)
+            continue
+        with pytest.raises(CheckpointMismatchError) as error:
+            other.load_state_dict(saved)
+        assert f'trained with {shown} quantized' in str(error.value)
+        assert 'normalize and center' in str(error.value)
 
 
 @both

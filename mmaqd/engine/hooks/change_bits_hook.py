@@ -62,7 +62,7 @@ def change_bits(state_dict: dict[str, Tensor], model: nn.Module, keep: bool) -> 
         keep: Whether the intervals of quantizers whose bits changed are kept, or left out.
 
     Returns:
-        Names of the quantizers whose bits changed (or their type, or their granularity).
+        Names of the quantizers whose bits changed (or type, granularity, normalization).
 
     Raises:
         ValueError: ``keep``, and a quantizer learns something else than a clipping length.
@@ -85,9 +85,10 @@ def change_bits(state_dict: dict[str, Tensor], model: nn.Module, keep: bool) -> 
 
 
 def _fits(saved: dict[str, Tensor], name: str, quantizer: Quantizer) -> bool:
-    own = quantizer.state_dict(prefix=f'{name}.')
-    shapes = [{key: value.shape for key, value in state.items()} for state in (saved, own)]
-    return shapes[0] == shapes[1] and int(saved[f'{name}.bits']) == quantizer.bit_width
+    state = {key[len(name) + 1:]: value for key, value in saved.items()}
+    shapes = [{key: value.shape for key, value in each.items()}
+              for each in (state, quantizer.state_dict())]  # yapf: disable
+    return shapes[0] == shapes[1] and quantizer.agrees_with(state)
 
 
 def _check_clips(name: str, quantizer: Quantizer) -> None:

@@ -109,6 +109,16 @@ def test_another_family_or_granularity_restarts(four_bits):
     assert not model.get_submodule(f'{INNER}.input_quantizer').initialized
 
 
+def test_another_normalization_restarts(four_bits):
+    cfg = model_cfg('RetinaNet', 4)
+    cfg['quantization']['weight_quantizer']['center'] = False
+    model, state = build(cfg), dict(four_bits)
+    changed = change_bits(state, model, keep=False)
+    assert f'{INNER}.weight_quantizer' in changed and f'{INNER}.input_quantizer' not in changed
+    model.load_state_dict(state)
+    assert not model.get_submodule(f'{INNER}.weight_quantizer').initialized
+
+
 def low_bit(family: str, bits: int) -> nn.Module:
     cfg = model_cfg('RetinaNet', bits)
     cfg['quantization']['input_quantizer']['type'] = f'mmaqd.{family}ActivationQuantizer'
