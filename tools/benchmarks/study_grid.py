@@ -88,7 +88,9 @@ _METHODS = dict(
 )
 _WEIGHTS, _INPUTS = 'model.quantization.weight_quantizer', 'model.quantization.input_quantizer'
 _DISTILLED = 'distillation of neck and outputs'
+_DISTILLED_FROM_TWIN = f'{_DISTILLED}, from the float model of 12 + 6 epochs'
 _TEACHER = {'model.distillation.checkpoint': '{start}'}
+_TWIN_AS_TEACHER = {'model.distillation.checkpoint': '{twin}'}
 _NOT_NORMALIZED = {f'{_WEIGHTS}.normalize': False}
 _NOT_CENTERED = {f'{_WEIGHTS}.center': False}
 
@@ -298,6 +300,7 @@ def _mended_rows() -> list[Row]:
                 **_TEACHER, 'model.distillation.losses.0.loss_weight': 3.0,
                 'model.distillation.losses.1.loss_weight': 6.0
             }),
+        _option('distill-twin', _DISTILLED_FROM_TWIN, _TWIN_AS_TEACHER),
         *_rows_at_more_bits(),
         *_longer_rows(),
     ]
@@ -310,7 +313,11 @@ def _rows_at_more_bits() -> list[Row]:
         centered = {**_all_at(bits), f'{_WEIGHTS}.center': True}
         row = _changed('centered-weights', 'weights centered, as in the paper', centered, 'mended',
                        bits)
-        rows += [_distilled(bits), replace(row, config=three.config)]
+        rows += [
+            _distilled(bits),
+            _distilled(bits, 'distill-twin', _DISTILLED_FROM_TWIN, _TWIN_AS_TEACHER),
+            replace(row, config=three.config),
+        ]
     return rows
 
 
