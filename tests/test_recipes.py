@@ -16,7 +16,8 @@ from tests.helpers.detector import model_cfg
 from tests.helpers.runs import checkpoint, differences, make_runner, scalars, train
 
 DOCUMENT = Path(__file__).resolve().parents[1] / 'docs' / 'recipes.md'
-SECTIONS = ('Distillation', 'Re-estimated BN', 'Learning rate', 'Progressive bits')
+SECTIONS = ('Distillation', 'Re-estimated BN', 'Learning rate', 'Progressive bits',
+            'Weights that keep their mean')
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -178,6 +179,15 @@ def test_names_of_learned_values(family, names, data, tmp_path):
     assert learned == names
     table = DOCUMENT.read_text()
     assert all(f'`{name}`' in table for name in learned)
+
+
+def test_weights_that_keep_their_mean(data, checkpoints, tmp_path):
+    cfg = make_cfg(data, tmp_path, checkpoints, 'Weights that keep their mean')
+    train(cfg)
+    state = checkpoint(tmp_path, 2)['state_dict']
+    found = [int(value) for key, value in state.items() if key.endswith('.normalization')]
+    # The first conv and the two prediction convs have no BN that would make up for the scale.
+    assert sorted(found) == [0] * 3 + [1] * (len(found) - 3) and len(found) > 20
 
 
 @pytest.mark.parametrize('intervals', ['restart', 'keep'])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from typing import Any, Iterator
 
 import torch.distributed as torch_dist
@@ -47,6 +48,13 @@ def setup_cpu_distributed(cfg: Config, launcher: str) -> None:
     cfg.model_wrapper_cfg = {**wrapper, 'device_ids': None}
     if not torch_dist.is_initialized():
         torch_dist.init_process_group('gloo')
+        # Python may abort if it ends while the threads of the group still hold tensors.
+        atexit.register(_leave_process_group)
+
+
+def _leave_process_group() -> None:
+    if torch_dist.is_initialized():
+        torch_dist.destroy_process_group()
 
 
 def _refuse_sync_bn(cfg: Config) -> None:

@@ -21,6 +21,7 @@ def no_gpu(monkeypatch):
     monkeypatch.setattr(torch_dist, 'is_initialized', lambda: False)
     started = []
     monkeypatch.setattr(torch_dist, 'init_process_group', started.append)
+    monkeypatch.setattr(distributed.atexit, 'register', lambda function: None)
     return started
 
 
@@ -47,6 +48,18 @@ def test_group_that_runs_already_is_kept(no_gpu, monkeypatch):
     monkeypatch.setattr(torch_dist, 'is_initialized', lambda: True)
     setup_cpu_distributed(Config(dict(model=MODEL)), 'pytorch')
     assert no_gpu == []
+
+
+@pytest.mark.parametrize('is_running', [True, False])
+def test_the_group_is_left_when_the_process_ends(monkeypatch, is_running):
+    at_exit, left = [], []
+    monkeypatch.setattr(distributed.atexit, 'register', at_exit.append)
+    monkeypatch.setattr(torch_dist, 'destroy_process_group', lambda: left.append('gloo'))
+    setup_cpu_distributed(Config(dict(model=MODEL)), 'pytorch')
+    monkeypatch.setattr(torch_dist, 'is_initialized', lambda: is_running)
+    for function in at_exit:
+        function()
+    assert left == (['gloo'] if is_running else [])
 
 
 @pytest.mark.parametrize('launcher, device', [('none', 'cpu'), ('pytorch', 'cuda'),

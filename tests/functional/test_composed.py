@@ -11,7 +11,7 @@ from mmaqd.functional import (DoReFaActivationKernel, DoReFaWeightKernel, LIQAct
                               composed_dorefa_weight, composed_liq_activation, composed_liq_weight,
                               composed_lsq_activation, composed_lsq_plus_activation,
                               composed_lsq_weight, composed_pact_activation, fake_quantize)
-from tests.functional.reference import (composed_activation, composed_weight, every_normalization)
+from tests.functional.reference import composed_activation, composed_weight, every_normalization
 
 every_width = pytest.mark.parametrize('bits', range(2, 9))
 

@@ -36,8 +36,12 @@ class ComposedConv2d(QuantConv2d):
         if self.input_quantizer is not None:
             x = composed_liq_activation(x, self.input_quantizer.interval,
                                         self.input_quantizer.bit_width)
-        weight = composed_liq_weight(weight, self.weight_quantizer.interval, kernel.bit_width,
-                                     kernel.normalize)
+        weight = composed_liq_weight(
+            weight,
+            self.weight_quantizer.interval,
+            kernel.bit_width,
+            kernel.normalize,
+            center=kernel.center)
         return self._conv_forward(x, weight, self.bias)
 
     def quantize_weight_once(self) -> ContextManager[None]:

@@ -299,8 +299,8 @@ def is_in_use(folder: Path) -> bool:
             words = os.fsdecode((process / 'cmdline').read_bytes()).split('\0')
         except OSError:  # it has ended, or is somebody else's
             continue
-        named = (os.path.join(place, word) for word in words if word.rstrip('/').endswith(folder.name))
-        if wanted in map(os.path.realpath, named):
+        similar = [word for word in words if word.rstrip('/').endswith(folder.name)]
+        if any(os.path.realpath(os.path.join(place, word)) == wanted for word in similar):
             return True
     return False
 
