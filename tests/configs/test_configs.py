@@ -20,7 +20,7 @@ NAME = re.compile(
     r'(?P<detector>retinanet|fcos|atss)_r(?P<depth>18|34|50)(-c(?P<channels>\d+))?_fpn_'
     r'(?P<norm>mlbn|bn|gn)'
     r'(?P<bits>-w(?P<w>[2-8])a(?P<a>[2-8])(-(?P<method>[a-z]+))?)?_'
-    r'(?P<schedule>[a-z0-9]+)_(?P<data>[a-z0-9]+)\.py')
+    r'(?P<schedule>[a-z0-9]+(-[0-9]+e)?)_(?P<data>[a-z0-9]+)\.py')
 NORMS = dict(mlbn=('mmaqd.MultiLevelBN', 'mmaqd.MultiLevelSyncBN'), bn=('BN', ), gn=('GN', ))
 CLASSES = dict(retinanet='RetinaNet', fcos='FCOS', atss='ATSS')
 
@@ -38,12 +38,16 @@ def parse_name(name: str) -> dict[str, str]:
 
 LOW_BIT = [name for name in EVERY if '-w' in name]
 FLOAT = [name for name in EVERY if '-w' not in name]
+TRAINED_ON = [name for name in FLOAT if '_12e-6e_' in name]
 
 
 def twin_of(name: str) -> str:
     """The float config of the same detector, backbone and data; its schedule may be another."""
     start, end = name.split('-w')[0] + '_', '_' + name.split('_')[-1]
-    twins = [twin for twin in FLOAT if twin.startswith(start) and twin.endswith(end)]
+    twins = [
+        twin for twin in FLOAT
+        if twin.startswith(start) and twin.endswith(end) and twin not in TRAINED_ON
+    ]
     assert len(twins) == 1, f'{name} must have one float twin, but has {twins}'
     return twins[0]
 
@@ -128,6 +132,24 @@ def test_low_bit_config_starts_from_its_float_twin(name):
     hooks = {hook.type for hook in load(name).custom_hooks}
     assert 'mmaqd.InitializeIntervalsHook' in hooks
     assert ('mmaqd.ChangeBitsHook' in hooks) == is_progressive
+
+
+@pytest.mark.parametrize('name', TRAINED_ON)
+def test_float_models_train_on_as_the_low_bit_ones_do(name):
+    own, before = load(name), load(name.replace('12e-6e', '12e'))
+    low = load(name.replace('_12e-6e_', '-w4a4_6e_'))
+    assert own.model == before.model
+    for key in ('train_cfg', 'param_scheduler', 'optim_wrapper', 'load_from'):
+        assert own[key] == low[key]
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in LOW_BIT if '-distill_6e_bccd' in name and '-c16' not in name])
+def test_a_distilled_model_learns_from_a_float_model_of_as_many_epochs(name):
+    teacher = name.split('-w')[0] + '_12e-6e_bccd.py'
+    assert teacher in TRAINED_ON
+    expected = f'work_dirs/{Path(teacher).stem}/epoch_6.pth'
+    assert load(name).model.distillation.checkpoint == expected
 
 
 @pytest.mark.parametrize('name', COCO)

@@ -112,7 +112,9 @@ def all_rows() -> dict[str, Row]:
 def _main_rows(detector: str, stem: str) -> list[Row]:
     twelve = Row(f'{stem}_12e_bccd', f'bccd/{stem}_12e_bccd.py', ('main', ), detector,
                  note='12 epochs')  # yapf: disable
-    twin = _trained_on(twelve)
+    name = twelve.name.replace('_12e_', '_12e-6e_')
+    twin = replace(
+        twelve, name=name, config=f'bccd/{name}.py', note='12 + 6 epochs', start=twelve.name)
     low_bit = [
         Row(f'{stem}-w{bits}a{bits}_6e_bccd',
             f'bccd/{stem}-w{bits}a{bits}_6e_bccd.py', ('main', ),
@@ -122,13 +124,15 @@ def _main_rows(detector: str, stem: str) -> list[Row]:
             start=twelve.name,
             twin=twin.name) for bits in (4, 3, 2)
     ]
-    distilled = replace(
-        low_bit[-1],
-        name=f'{stem}-w2a2-distill_6e_bccd',
-        config=f'bccd/{stem}-w2a2-distill_6e_bccd.py',
-        note='distillation',
-        overrides=_TEACHER)
-    return [twelve, twin, *low_bit, distilled]
+    distilled = [
+        replace(
+            row,
+            name=row.name.replace('_6e_', '-distill_6e_'),
+            config=row.config.replace('_6e_', '-distill_6e_'),
+            note='distillation',
+            overrides=_TWIN_AS_TEACHER) for row in low_bit[1:]
+    ]
+    return [twelve, twin, *low_bit, *distilled]
 
 
 def _trained_on(row: Row, epochs: int = 6) -> Row:
