@@ -88,7 +88,7 @@ _METHODS = dict(
 )
 _WEIGHTS, _INPUTS = 'model.quantization.weight_quantizer', 'model.quantization.input_quantizer'
 _DISTILLED = 'distillation of neck and outputs'
-_DISTILLED_FROM_TWIN = f'{_DISTILLED}, from the float model of 12 + 6 epochs'
+_DISTILLED_FROM_TWIN = 'distillation from the float model of 12 + 6 epochs'
 _TEACHER = {'model.distillation.checkpoint': '{start}'}
 _TWIN_AS_TEACHER = {'model.distillation.checkpoint': '{twin}'}
 _NOT_NORMALIZED = {f'{_WEIGHTS}.normalize': False}
@@ -192,18 +192,17 @@ def _small_low_bit(bits: int, norm: str = 'mlbn', method: str = 'liq', **fields:
 
 
 def _method_rows() -> list[Row]:
-    rows, changed = [], _small_low_bit(2).name
-    for bits in (4, 2):
+    rows = []
+    for bits, further in ((4, ('mended', )), (2, ('changes', 'mended'))):
         best = _small_low_bit(bits)
         for method in _METHODS:
             for norm in ('mlbn', 'bn'):
                 row = _small_low_bit(bits, norm, method)
-                is_best = row.name == best.name
-                rows.append(row if is_best else replace(row, reference=best.name))
-    return [
-        replace(row, groups=('methods', 'changes', 'mended')) if row.name == changed else row
-        for row in rows
-    ]
+                if row.name == best.name:
+                    rows.append(replace(row, groups=('methods', *further)))
+                else:
+                    rows.append(replace(row, reference=best.name))
+    return rows
 
 
 def _changed(key: str,

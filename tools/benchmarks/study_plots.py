@@ -1,6 +1,7 @@
 """Plots of the study: every seed a dot, their mean a line or a bar."""
 from __future__ import annotations
 
+from collections import Counter
 from statistics import fmean
 from typing import Any, Callable, Mapping, Optional, Sequence
 
@@ -13,7 +14,7 @@ Values = Callable[[Any, str], Mapping[int, float]]
 
 
 def plot_bits(rows: Sequence[Row], results: Any, values: Values) -> Optional[Figure]:
-    """AP against bits, a panel for each detector and head, a line for each method.
+    """AP against bits, a panel for each detector and head, a line for each method and note.
 
     The dashed line is the float row that the low-bit rows of the panel are compared with.
 
@@ -33,13 +34,14 @@ def plot_bits(rows: Sequence[Row], results: Any, values: Values) -> Optional[Fig
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (detector, norm) in zip(all_axes, panels):
         members = [row for row in found if (row.detector, row.norm) == (detector, norm)]
-        methods = list(dict.fromkeys(row.method for row in members))
-        for index, method in enumerate(methods):
-            own = sorted((row for row in members if row.method == method), key=lambda row: row.bits)
+        lines = list(dict.fromkeys(map(_line_of, members)))
+        for index, name in enumerate(lines):
+            own = sorted((row for row in members if _line_of(row) == name),
+                         key=lambda row: row.bits)
             # Side by side, so that the dots of different methods do not cover each other.
-            shift = 0.08 * (index - (len(methods) - 1) / 2)
+            shift = 0.08 * (index - (len(lines) - 1) / 2)
             _draw_line(axes, own, [values(results, row.name) for row in own], shift)
-        _draw_float(axes, values(results, members[0].twin) if members[0].twin else {})
+        _draw_float(axes.axhline, values(results, members[0].twin) if members[0].twin else {})
         axes.set(title=f'{detector}, {norm}', xlabel='bits of weights and activations')
         axes.set_xticks(sorted({row.bits for row in members}))
         axes.legend()
@@ -48,8 +50,11 @@ def plot_bits(rows: Sequence[Row], results: Any, values: Values) -> Optional[Fig
 
 
 def plot_rows(rows: Sequence[Row], results: Any, values: Values) -> Optional[Figure]:
-    """AP of each row, one below the other. Arguments and result are :func:`plot_bits`'s."""
-    found = [row for row in rows if values(results, row.name)]
+    """AP of each row, one below the other, by bits; arguments and result as in :func:`plot_bits`.
+
+    The dashed line is the float row that most of them are compared with.
+    """
+    found = sorted((row for row in rows if values(results, row.name)), key=lambda row: -row.bits)
     if not found:
         return None
     figure = Figure(figsize=(8, 1 + 0.4 * len(found)), layout='constrained')
@@ -59,7 +64,9 @@ def plot_rows(rows: Sequence[Row], results: Any, values: Values) -> Optional[Fig
         axes.plot(aps, [height] * len(aps), 'o', color='C0', alpha=0.6)
         axes.plot(fmean(aps), height, '|', color='black', markersize=16)
     axes.set_yticks(range(len(found)), [_label(row) for row in reversed(found)])
-    axes.set_xlabel('AP (dots: seeds, bar: their mean)')
+    for name, _ in Counter(row.twin for row in found if row.twin).most_common(1):
+        _draw_float(axes.axvline, values(results, name))
+    axes.set_xlabel('AP (dots: seeds, bar: their mean, dashed: float)')
     axes.grid(axis='x', alpha=0.3)
     return figure
 
@@ -77,17 +84,21 @@ PLOTS = dict(
 def _draw_line(axes: Axes, rows: Sequence[Row], aps: Sequence[Mapping[int, float]],
                shift: float) -> None:
     places = [row.bits + shift for row in rows]
-    line, = axes.plot(places, [fmean(each.values()) for each in aps], label=rows[0].method)
+    line, = axes.plot(places, [fmean(each.values()) for each in aps], label=_line_of(rows[0]))
     for place, each in zip(places, aps):
         axes.plot([place] * len(each), list(each.values()), 'o', color=line.get_color(), alpha=0.6)
 
 
-def _draw_float(axes: Axes, aps: Mapping[int, float]) -> None:
+def _draw_float(draw: Callable[..., Any], aps: Mapping[int, float]) -> None:
     if aps:
-        axes.axhline(fmean(aps.values()), linestyle='--', color='black', label='float')
+        draw(fmean(aps.values()), linestyle='--', color='black', label='float')
+
+
+def _line_of(row: Row) -> str:
+    return ', '.join(part for part in (row.method, row.note) if part)
 
 
 def _label(row: Row) -> str:
     if row.bits == FLOAT_BITS:
         return f'float, {row.norm}, {row.note}'
-    return row.note or f'{row.method}, {row.norm}'
+    return f'{row.bits} bits, ' + (row.note or f'{row.method}, {row.norm}')

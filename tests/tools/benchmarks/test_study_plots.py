@@ -45,7 +45,8 @@ def test_bits_has_a_panel_for_each_head_and_a_line_for_each_method(rows):
     multi_level, shared = plot_bits(rows, APS, values).axes
     assert multi_level.get_title() == 'Net, multi-level BN'
     assert shared.get_title() == 'Net, shared BN'
-    assert [text.get_text() for text in multi_level.get_legend().texts] == ['LIQ', 'LSQ', 'float']
+    assert [text.get_text()
+            for text in multi_level.get_legend().texts] == ['LIQ', 'LSQ, changed', 'float']
     assert list(multi_level.get_xticks()) == [2, 4]
     assert [(round(x), y) for x, y in dots(multi_level)] == [(2, 38), (2, 35), (4, 41), (4, 43)]
     assert [(round(x), y) for x, y in dots(shared)] == [(2, 30)]
@@ -61,9 +62,11 @@ def test_bits_draws_means_and_the_float_twin_as_lines(rows):
 def test_rows_are_drawn_one_below_the_other(rows):
     axes, = plot_rows(rows, APS, values).axes
     assert [text.get_text() for text in axes.get_yticklabels()] == [
-        'LIQ, shared BN', 'changed', 'LIQ, multi-level BN', 'LIQ, multi-level BN',
-        'float, multi-level BN, 12 + 6 epochs'
+        '2 bits, LIQ, shared BN', '2 bits, changed', '2 bits, LIQ, multi-level BN',
+        '4 bits, LIQ, multi-level BN', 'float, multi-level BN, 12 + 6 epochs'
     ]
+    assert [list(line.get_xdata()) for line in axes.lines
+            if line.get_label() == 'float'] == [[41, 41]]
     assert dots(axes) == [(30, 0), (35, 1), (38, 2), (40, 4), (41, 3), (42, 4), (43, 3)]
 
 
