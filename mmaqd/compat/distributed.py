@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 from typing import Any, Iterator
 
 import torch.distributed as torch_dist
@@ -48,13 +49,14 @@ def setup_cpu_distributed(cfg: Config, launcher: str) -> None:
     cfg.model_wrapper_cfg = {**wrapper, 'device_ids': None}
     if not torch_dist.is_initialized():
         torch_dist.init_process_group('gloo')
-        # Python may abort if it ends while the threads of the group still hold tensors.
+        # Python aborts now and then if it ends before the threads of the group.
         atexit.register(_leave_process_group)
 
 
 def _leave_process_group() -> None:
     if torch_dist.is_initialized():
         torch_dist.destroy_process_group()
+        gc.collect()  # the model, which refers to the group too; its threads end with it
 
 
 def _refuse_sync_bn(cfg: Config) -> None:

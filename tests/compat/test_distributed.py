@@ -55,11 +55,12 @@ def test_the_group_is_left_when_the_process_ends(monkeypatch, is_running):
     at_exit, left = [], []
     monkeypatch.setattr(distributed.atexit, 'register', at_exit.append)
     monkeypatch.setattr(torch_dist, 'destroy_process_group', lambda: left.append('gloo'))
+    monkeypatch.setattr(distributed.gc, 'collect', lambda: left.append('the model'))
     setup_cpu_distributed(Config(dict(model=MODEL)), 'pytorch')
     monkeypatch.setattr(torch_dist, 'is_initialized', lambda: is_running)
     for function in at_exit:
         function()
-    assert left == (['gloo'] if is_running else [])
+    assert left == (['gloo', 'the model'] if is_running else [])
 
 
 @pytest.mark.parametrize('launcher, device', [('none', 'cpu'), ('pytorch', 'cuda'),
