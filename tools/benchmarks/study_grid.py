@@ -72,6 +72,11 @@ class Row:
     trains: bool = True
     reestimates_bn: bool = False
 
+    @property
+    def label(self) -> str:
+        """Method and note, by which tables and plots tell rows apart."""
+        return f'{self.method}, {self.note}' if self.note else self.method
+
 
 _SMALL = 'retinanet_r18-c16_fpn'
 _SMALL_DETECTOR = 'RetinaNet-R18, 16 channels'
@@ -112,9 +117,8 @@ def all_rows() -> dict[str, Row]:
 def _main_rows(detector: str, stem: str) -> list[Row]:
     twelve = Row(f'{stem}_12e_bccd', f'bccd/{stem}_12e_bccd.py', ('main', ), detector,
                  note='12 epochs')  # yapf: disable
-    name = twelve.name.replace('_12e_', '_12e-6e_')
-    twin = replace(
-        twelve, name=name, config=f'bccd/{name}.py', note='12 + 6 epochs', start=twelve.name)
+    twin = _trained_on(twelve)
+    twin = replace(twin, config=f'bccd/{twin.name}.py', overrides={})
     low_bit = [
         Row(f'{stem}-w{bits}a{bits}_6e_bccd',
             f'bccd/{stem}-w{bits}a{bits}_6e_bccd.py', ('main', ),
@@ -169,7 +173,11 @@ def _float_rows() -> list[Row]:
 def _small_low_bit(bits: int, norm: str = 'mlbn', method: str = 'liq', **fields: Any) -> Row:
     """A small low-bit row as the config has it, but for its method and its norm."""
     title, weights, inputs = _METHODS[method]
-    overrides = _SHARED_BN if norm == 'bn' else {}
+    with_config = bits if bits in (4, 2) else 4
+    overrides = {
+        **(_all_at(bits) if bits != with_config else {}),
+        **(_SHARED_BN if norm == 'bn' else {})
+    }
     if method != 'liq':
         overrides = {
             **overrides, f'{_WEIGHTS}._delete_': True,
@@ -180,7 +188,7 @@ def _small_low_bit(bits: int, norm: str = 'mlbn', method: str = 'liq', **fields:
     suffix = '' if method == 'liq' else f'-{method}'
     row = Row(
         f'{_SMALL}_{norm}-w{bits}a{bits}{suffix}_6e_bccd',
-        f'bccd/{_SMALL}_mlbn-w{bits}a{bits}_6e_bccd.py', ('methods', ),
+        f'bccd/{_SMALL}_mlbn-w{with_config}a{with_config}_6e_bccd.py', ('methods', ),
         _SMALL_DETECTOR,
         method=title,
         norm=_NORMS[norm],
@@ -217,7 +225,10 @@ def _changed(key: str,
         name=base.name.replace('_6e_', f'-{key}_6e_'),
         groups=(group, ),
         note=note,
-        overrides=overrides,
+        overrides={
+            **base.overrides,
+            **overrides
+        },
         reference=base.name)
 
 
@@ -310,16 +321,12 @@ def _mended_rows() -> list[Row]:
 
 
 def _rows_at_more_bits() -> list[Row]:
-    three = _small_low_bit(3, config=_small_low_bit(4).config, groups=('mended', ))
-    rows = [replace(three, overrides=_all_at(3))]
+    rows, note = [_small_low_bit(3, groups=('mended', ))], 'weights centered, as in the paper'
     for bits in (3, 4):
-        centered = {**_all_at(bits), f'{_WEIGHTS}.center': True}
-        row = _changed('centered-weights', 'weights centered, as in the paper', centered, 'mended',
-                       bits)
         rows += [
             _distilled(bits),
             _distilled(bits, 'distill-twin', _DISTILLED_FROM_TWIN, _TWIN_AS_TEACHER),
-            replace(row, config=three.config),
+            _changed('centered-weights', note, {f'{_WEIGHTS}.center': True}, 'mended', bits),
         ]
     return rows
 
@@ -341,14 +348,17 @@ def _all_at(bits: int) -> dict[str, int]:
 def _longer_rows() -> list[Row]:
     """Twelve low-bit epochs, against a float row that has trained for as long."""
     twin = replace(_trained_on(_float_rows()[0], 12), groups=('mended', ))
-    longer = _changed('12e', '12 low-bit epochs', _epochs(12), 'mended')
-    distilled = {**_TEACHER, **_epochs(12)}
+    progressive = _option('progressive', '6 epochs at 4 bits first')
     note = '12 low-bit epochs, distillation'
-    progressive = replace(
-        _option('progressive', '6 epochs at 4 bits first'), start=_small_low_bit(4).name)
-    rows = (longer, _option('distill-12e', note,
-                            distilled), progressive, _distilled(4, 'distill-12e', note,
-                                                                _epochs(12)))
+    rows = [
+        _changed('12e', '12 low-bit epochs', _epochs(12), 'mended'),
+        _option('distill-12e', note, {
+            **_TEACHER,
+            **_epochs(12)
+        }),
+        replace(progressive, start=_small_low_bit(4).name),
+        _distilled(4, 'distill-12e', note, _epochs(12)),
+    ]
     return [twin] + [replace(row, twin=twin.name) for row in rows]
 
 

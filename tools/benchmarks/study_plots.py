@@ -34,10 +34,9 @@ def plot_bits(rows: Sequence[Row], results: Any, values: Values) -> Optional[Fig
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (detector, norm) in zip(all_axes, panels):
         members = [row for row in found if (row.detector, row.norm) == (detector, norm)]
-        lines = list(dict.fromkeys(map(_line_of, members)))
+        lines = list(dict.fromkeys(row.label for row in members))
         for index, name in enumerate(lines):
-            own = sorted((row for row in members if _line_of(row) == name),
-                         key=lambda row: row.bits)
+            own = sorted((row for row in members if row.label == name), key=lambda row: row.bits)
             # Side by side, so that the dots of different methods do not cover each other.
             shift = 0.08 * (index - (len(lines) - 1) / 2)
             _draw_line(axes, own, [values(results, row.name) for row in own], shift)
@@ -84,7 +83,7 @@ PLOTS = dict(
 def _draw_line(axes: Axes, rows: Sequence[Row], aps: Sequence[Mapping[int, float]],
                shift: float) -> None:
     places = [row.bits + shift for row in rows]
-    line, = axes.plot(places, [fmean(each.values()) for each in aps], label=_line_of(rows[0]))
+    line, = axes.plot(places, [fmean(each.values()) for each in aps], label=rows[0].label)
     for place, each in zip(places, aps):
         axes.plot([place] * len(each), list(each.values()), 'o', color=line.get_color(), alpha=0.6)
 
@@ -92,10 +91,6 @@ def _draw_line(axes: Axes, rows: Sequence[Row], aps: Sequence[Mapping[int, float
 def _draw_float(draw: Callable[..., Any], aps: Mapping[int, float]) -> None:
     if aps:
         draw(fmean(aps.values()), linestyle='--', color='black', label='float')
-
-
-def _line_of(row: Row) -> str:
-    return ', '.join(part for part in (row.method, row.note) if part)
 
 
 def _label(row: Row) -> str:

@@ -109,17 +109,17 @@ def _table(rows: Mapping[str, Row], members: Sequence[Row], reference: str,
 def _line(row: Row, has_reference: bool, results: Results) -> list[str]:
     found = results.get(row.name, {})
     aps = values(results, row.name)
-    cells = [_describe(row), 'float' if row.bits == FLOAT_BITS else f'{row.bits}/{row.bits}']
-    cells += [row.norm, str(len(found)), _mean_text(aps, with_std=True)]
+    bits = 'float' if row.bits == FLOAT_BITS else f'{row.bits}/{row.bits}'
+    cells = [
+        f'{row.detector}, {row.label}', bits, row.norm,
+        str(len(found)),
+        _mean_text(aps, with_std=True)
+    ]
     cells += [_mean_text(values(results, row.name, metric), with_std=False) for metric in _METRICS]
     for other in (row.twin, row.reference)[:1 + has_reference]:
         cells.append(_difference_text(compare(aps, values(results, other)) if other else None))
     minutes = [each['cpu_seconds'] / 60 for each in found.values() if each['all_is_measured']]
     return [*cells, f'{fmean(minutes):.1f}' if minutes else '']
-
-
-def _describe(row: Row) -> str:
-    return ', '.join(part for part in (row.detector, row.method, row.note) if part)
 
 
 def _mean_text(by_seed: Mapping[int, float], with_std: bool) -> str:
