@@ -17,7 +17,7 @@ from tests.helpers.runs import checkpoint, differences, make_runner, scalars, tr
 
 DOCUMENT = Path(__file__).resolve().parents[1] / 'docs' / 'recipes.md'
 SECTIONS = ('Distillation', 'Re-estimated BN', 'Learning rate', 'Progressive bits',
-            'Weights that keep their mean')
+            'Weights that keep their mean', 'An interval for each level')
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -188,6 +188,20 @@ def test_weights_that_keep_their_mean(data, checkpoints, tmp_path):
     found = [int(value) for key, value in state.items() if key.endswith('.normalization')]
     # The first conv and the two prediction convs have no BN that would make up for the scale.
     assert sorted(found) == [0] * 3 + [1] * (len(found) - 3) and len(found) > 20
+
+
+def test_an_interval_for_each_level(data, checkpoints, tmp_path):
+    cfg = make_cfg(data, tmp_path, checkpoints, 'An interval for each level')
+    cfg.custom_hooks.append(dict(type='mmaqd.LogIntervalsHook', interval=1))
+    train(cfg)
+    state = checkpoint(tmp_path, 2)['state_dict']
+    inner = 'bbox_head.cls_convs.0.conv.input_quantizer'
+    intervals = [float(state[f'{inner}.{level}.interval']) for level in range(5)]
+    assert len(set(intervals)) == 5
+    logged = scalars(tmp_path)[-2]
+    assert [logged[f'interval/{inner}.{level}'] for level in range(5)] == intervals
+    assert {int(state[f'bbox_head.retina_{name}.input_quantizer.bits'])
+            for name in ('cls', 'reg')} == {8}
 
 
 @pytest.mark.parametrize('intervals', ['restart', 'keep'])

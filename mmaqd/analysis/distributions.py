@@ -33,7 +33,7 @@ class QuantizedTensor:
         signal (float): Mean square of the values.
         noise (float): Mean square of what the quantizer changed.
         values (Tensor): (N,), samples of the values; in steps of the quantizer (``in_steps``) if
-            that has a scale for each channel.
+            that has a scale for each channel or pyramid level.
         levels (Tensor): (L,), ascending, the levels that occur, in the unit of ``values``.
         in_steps (bool): Whether that unit is one step of the quantizer.
     """
@@ -60,6 +60,7 @@ class _Collector:
 
     def __init__(self, quantizer: nn.Module) -> None:
         self.quantizer = quantizer
+        self.in_steps = quantizer.granularity != 'per_tensor'
         self.count, self.signal, self.noise = 0, 0.0, 0.0
         self.values: list[Tensor] = []
         self.levels: list[Tensor] = []
@@ -70,9 +71,8 @@ class _Collector:
         self.count += x.numel()
         self.signal += float(normalized.double().square().sum())
         self.noise += float((quantized - normalized).double().square().sum())
-        scale = self.quantizer.scale
-        if scale.dim():
-            normalized = normalized / scale.view(-1, *[1] * (x.dim() - 1))
+        if self.in_steps:
+            normalized = normalized / self.quantizer.scale.view(-1, *[1] * (x.dim() - 1))
             quantized = self.quantizer.quantize(x)
         self.values.append(_samples(normalized).cpu())
         self.levels.append(quantized.unique().float().cpu())
@@ -86,7 +86,7 @@ class _Collector:
             noise=self.noise / self.count,
             values=torch.cat(self.values),
             levels=torch.cat(self.levels).unique(),
-            in_steps=bool(self.quantizer.scale.dim()))
+            in_steps=self.in_steps)
 
 
 @torch.no_grad()
@@ -216,7 +216,7 @@ def _draw_histogram(panel: Axes, tensor: QuantizedTensor) -> None:
             level, color=_LEVELS_COLOUR, linewidth=min(1.2, 40 / len(tensor.levels)), alpha=0.9)
     panel.set_title(
         f'{tensor.layer}, {tensor.part}: {tensor.bits} bits, {tensor.sqnr:.1f} dB', fontsize=9)
-    panel.set_xlabel('steps of each channel' if tensor.in_steps else 'value', fontsize=8)
+    panel.set_xlabel('steps of each channel or level' if tensor.in_steps else 'value', fontsize=8)
     panel.set_ylabel('samples', fontsize=8)
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
@@ -17,6 +18,7 @@ from mmaqd.quantizers import state_interval
 from .switching import stage_of
 
 _PARTS = (('weight_quantizer', 'weights'), ('input_quantizer', 'inputs'))
+_QUANTIZER = re.compile(r'(.+)\.(weight_quantizer|input_quantizer)(?:\.(\d+))?')
 _LOG_PREFIX = 'interval/'
 
 
@@ -28,16 +30,16 @@ def checkpoint_intervals(checkpoint: str | Path) -> dict[str, float]:
 
     Returns:
         dict[str, float]: Interval by the quantizer's name, ``<layer>.weight_quantizer`` or
-        ``<layer>.input_quantizer``; the mean where a quantizer has several.
+        ``<layer>.input_quantizer``, with the level behind it for one of several levels; the mean
+        where a quantizer has an interval for each channel.
 
     Raises:
         ValueError: If the checkpoint holds no interval.
     """
     checkpoint_state = load_from_local(str(checkpoint), map_location='cpu')
     state = checkpoint_state.get('state_dict', checkpoint_state)
-    parts = tuple(part for part, _ in _PARTS)
     owners = dict.fromkeys(key.rpartition('.')[0] for key in state)
-    found = {name: _interval(name, state) for name in owners if name.endswith(parts)}
+    found = {name: _interval(name, state) for name in owners if _QUANTIZER.fullmatch(name)}
     intervals = {
         name: float(value.double().mean())
         for name, value in found.items() if value is not None
@@ -97,7 +99,7 @@ def plot_intervals(start: Mapping[str, float], end: Mapping[str, float]) -> Figu
     if set(start) != set(end):
         raise ValueError('plot_intervals: start and end have different quantizers: '
                          f'{sorted(set(start) ^ set(end))}.')
-    layers = list(dict.fromkeys(name.rsplit('.', 1)[0] for name in end))
+    layers = list(dict.fromkeys(_label(name) for name in end))
     figure = Figure(figsize=(max(6.0, 0.3 * len(layers)), 7.5), layout='tight')
     panels = figure.subplots(2, 1, sharex=True)
     for panel, (part, title) in zip(panels, _PARTS):
@@ -123,13 +125,13 @@ def plot_interval_history(history: Mapping[int, Mapping[str, float]]) -> Figure:
         Figure: To be saved by its ``savefig``.
     """
     names = list(dict.fromkeys(name for record in history.values() for name in record))
-    stage = {name: stage_of(name.rpartition('.')[0]) for name in names}
+    stage = {name: stage_of(_split(name)[0]) for name in names}
     stages = list(dict.fromkeys(stage.values()))
     colours = {each: colormaps['tab20'](place % 20) for place, each in enumerate(stages)}
     figure = Figure(figsize=(11, 7.5), layout='constrained')
     for panels, (part, title) in zip(figure.subplots(2, 2, sharex=True), _PARTS):
         for name in names:
-            if name.endswith(f'.{part}'):
+            if _split(name)[1] == part:
                 steps, values = zip(*((step, record[name]) for step, record in history.items()
                                       if name in record))
                 change = [100 * (value / values[0] - 1) for value in values]
@@ -149,18 +151,29 @@ def plot_interval_history(history: Mapping[int, Mapping[str, float]]) -> Figure:
 def _interval(name: str, state: Mapping[str, Tensor]) -> Optional[Tensor]:
     """Interval of the quantizer of that name in the state of a model."""
     own = {key[len(name) + 1:]: value for key, value in state.items() if key.startswith(f'{name}.')}
-    return state_interval(own, is_weight=name.endswith(_PARTS[0][0]))
+    return state_interval(own, is_weight=_split(name)[1] == 'weight_quantizer')
+
+
+def _split(name: str) -> tuple[str, str, Optional[str]]:
+    """Layer, part and, if it has one, the level of a quantizer; no part for a foreign name."""
+    match = _QUANTIZER.fullmatch(name)
+    return match.groups() if match else (name, '', None)
+
+
+def _label(name: str) -> str:
+    """What the axis calls the layer of a quantizer, each level by itself."""
+    layer, _, level = _split(name)
+    return layer if level is None else f'{layer}[{level}]'
 
 
 def _draw_panel(panel: Axes, layers: Sequence[str], part: str, start: Mapping[str, float],
                 end: Mapping[str, float]) -> None:
     """Two bars for each layer that has a quantizer of this part."""
-    shown = [(place, f'{layer}.{part}') for place, layer in enumerate(layers)
-             if f'{layer}.{part}' in end]
-    places = [place for place, _ in shown]
+    shown = [name for name in end if _split(name)[1] == part]
+    places = [layers.index(_label(name)) for name in shown]
     for shift, values, colour, label in ((-0.2, start, 'tab:gray', 'start'), (0.2, end, 'tab:blue',
                                                                               'end')):
-        panel.bar([place + shift for place in places], [values[name] for _, name in shown],
+        panel.bar([place + shift for place in places], [values[name] for name in shown],
                   width=0.4,
                   color=colour,
                   label=label)

@@ -5,7 +5,7 @@ from typing import Any, Iterable
 
 import torch.nn as nn
 
-from mmaqd.layers import MultiLevelBN
+from mmaqd.layers import MultiLevelModule
 from mmaqd.quantizers import CheckpointMismatchError, Quantizer
 
 _EXAMPLES = 3
@@ -16,8 +16,8 @@ def refuse_foreign_state(model: nn.Module) -> None:
 
     MMEngine loads what fits and logs the rest, so a detector can end up with untrained layers. A
     state dict is accepted if it has every key of the model in its shape and no other, where it may
-    lack quantizers, as a float checkpoint does, but not parts of one, and may have one BN for all
-    levels.
+    lack quantizers, as a float checkpoint does, but not parts of one, and may have one BN, or one
+    quantizer of the inputs, for all levels.
     """
     model._register_load_state_dict_pre_hook(_check_state, with_module=True)
 
@@ -50,11 +50,11 @@ def _check_state(module: nn.Module, state_dict: dict, prefix: str, *_: Any) -> N
 
 
 def _level_keys(module: nn.Module, prefix: str) -> Iterable[tuple[str, list[str]]]:
-    for name, norm in module.named_modules():
-        if isinstance(norm, MultiLevelBN):
-            for key in norm[0].state_dict():
+    for name, layer in module.named_modules():
+        if isinstance(layer, MultiLevelModule):
+            for key in layer[0].state_dict():
                 yield f'{prefix}{name}.{key}', [
-                    f'{prefix}{name}.{level}.{key}' for level in range(norm.num_levels)
+                    f'{prefix}{name}.{level}.{key}' for level in range(layer.num_levels)
                 ]
 
 

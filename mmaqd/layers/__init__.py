@@ -1,4 +1,8 @@
+from .multi_level import MultiLevelModule
 from .multi_level_bn import MultiLevelBN, MultiLevelSyncBN
+from .multi_level_quantizer import MultiLevelQuantizer
 from .quant_conv import QuantConv2d
 
-__all__ = ['MultiLevelBN', 'MultiLevelSyncBN', 'QuantConv2d']
+__all__ = [
+    'MultiLevelBN', 'MultiLevelModule', 'MultiLevelQuantizer', 'MultiLevelSyncBN', 'QuantConv2d'
+]

@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from mmaqd.analysis import noise_table, plot_histograms, plot_noise, quantized_tensors
 from mmaqd.analysis.distributions import QuantizedTensor
 from mmaqd.quantizers import calibrate
-from tests.helpers.detector import build, build_calibrated, make_batch, model_cfg
+from tests.helpers.detector import LEVELS, build, build_calibrated, make_batch, model_cfg
 
 NORMALIZED, LAST = 'backbone.layer2.0.conv1', 'bbox_head.retina_cls'
 
@@ -98,6 +98,34 @@ def test_values_of_each_channel_are_given_in_its_steps():
     quantized = 2 * ((steps.clamp(-15, 15) + 15) / 2).round() - 15
     scale = (conv.weight_quantizer.interval.detach() / 15).view(-1, 1, 1, 1)
     assert measured.sqnr == pytest.approx(decibels(weight, quantized * scale), abs=1e-3)
+
+
+def test_values_of_each_pyramid_level_are_given_in_its_steps():
+    cfg = model_cfg('RetinaNet', 2)
+    cfg['quantization']['rules'].append(
+        dict(
+            pattern='bbox_head.*_convs.*',
+            input_quantizer=dict(
+                type='mmaqd.MultiLevelQuantizer',
+                num_levels=LEVELS,
+                quantizer=cfg['quantization']['input_quantizer'])))
+    model = build(cfg).eval()
+    calibrate(model, [make_batch()])
+    name, seen = 'bbox_head.cls_convs.0.conv', []
+    conv = model.get_submodule(name)
+    handle = conv.register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    measured = {(t.layer, t.part): t for t in quantized_tensors(model, [make_batch()])}
+    handle.remove()
+    tensor = measured[name, 'inputs']
+    assert tensor.in_steps and tensor.levels.tolist() == [0, 1, 2, 3]
+    lengths = [level.interval.item() for level in conv.input_quantizer]
+    assert tensor.values.max() == pytest.approx(
+        max(float(x.max()) * 3 / length for x, length in zip(seen, lengths)), rel=1e-4)
+    rounded = [
+        length / 3 * (x / length * 3).round().clamp(0, 3) for x, length in zip(seen, lengths)
+    ]
+    expected = decibels(*(torch.cat([x.flatten() for x in each]) for each in (seen, rounded)))
+    assert tensor.sqnr == pytest.approx(expected, abs=1e-3)
 
 
 def test_levels_may_have_an_offset():

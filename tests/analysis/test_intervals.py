@@ -10,6 +10,7 @@ from torch import nn
 from mmaqd.analysis import (checkpoint_intervals, logged_intervals, plot_interval_history,
                             plot_intervals)
 from mmaqd.conversion import prepare
+from mmaqd.layers import MultiLevelQuantizer, QuantConv2d
 
 START = {'a.weight_quantizer': 1.0, 'a.input_quantizer': 2.0, 'b.weight_quantizer': 3.0}
 END = {'a.weight_quantizer': 1.5, 'a.input_quantizer': 1.0, 'b.weight_quantizer': 2.5}
@@ -54,6 +55,18 @@ def test_checkpoint_intervals_of_other_families(tmp_path, weight, inputs):
     }
 
 
+def test_checkpoint_intervals_of_each_level(tmp_path):
+    quantizer = MultiLevelQuantizer(2, dict(type='mmaqd.LIQActivationQuantizer', bit_width=4))
+    for level, value in zip(quantizer, (0.5, 0.25)):
+        level.interval.data.fill_(value)
+    model = nn.Sequential(QuantConv2d(1, 2, 1, input_quantizer=quantizer))
+    torch.save(model.state_dict(), tmp_path / 'model.pth')
+    assert checkpoint_intervals(tmp_path / 'model.pth') == {
+        '0.input_quantizer.0': 0.5,
+        '0.input_quantizer.1': 0.25
+    }
+
+
 def test_a_float_checkpoint_is_refused(tmp_path):
     torch.save(dict(state_dict=nn.Conv2d(1, 1, 1).state_dict()), tmp_path / 'float.pth')
     with pytest.raises(ValueError, match='no checkpoint of a low-bit'):
@@ -94,6 +107,15 @@ def test_plot_has_two_bars_for_each_quantizer(tmp_path):
     assert [label.get_text() for label in inputs.get_xticklabels()] == ['a', 'b']
 
 
+def test_each_level_is_a_layer_of_its_own_in_the_plot():
+    end = {'a.weight_quantizer': 3.0, 'a.input_quantizer.0': 1.0, 'a.input_quantizer.1': 2.0}
+    weights, inputs = plot_intervals(end, end).axes
+    assert [label.get_text() for label in inputs.get_xticklabels()] == ['a', 'a[0]', 'a[1]']
+    assert [bar.get_height() for bar in inputs.containers[1]] == [1.0, 2.0]
+    assert [round(bar.get_center()[0], 6) for bar in inputs.containers[1]] == [1.2, 2.2]
+    assert [bar.get_height() for bar in weights.containers[1]] == [3.0]
+
+
 def test_plot_is_saved(tmp_path):
     plot_intervals(START, END).savefig(tmp_path / 'plot.png')
     image = imread(tmp_path / 'plot.png')
@@ -131,6 +153,15 @@ def test_history_has_a_line_for_each_quantizer():
     assert curves(inputs) == [([50, 100], [4, 3])]
     assert curves(input_changes) == [([50, 100], [0, -25])]
     assert weights.get_title() == 'intervals of the weights' and weights.get_yscale() == 'log'
+
+
+def test_history_draws_every_level_in_the_colour_of_its_stage():
+    history = {1: {'a.x.input_quantizer.0': 1.0, 'a.x.input_quantizer.1': 2.0, 'foreign': 5.0}}
+    figure = plot_interval_history(history)
+    inputs = figure.axes[2]
+    assert curves(inputs) == [([1], [1.0]), ([1], [2.0])]
+    assert len({line.get_color() for line in inputs.lines}) == 1
+    assert not figure.axes[0].lines
 
 
 def test_layers_of_a_stage_share_a_colour(tmp_path):

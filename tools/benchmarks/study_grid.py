@@ -302,6 +302,7 @@ def _mended_rows() -> list[Row]:
         _changed('interval-decay', 'no weight decay of intervals', {f'{interval}.decay_mult': 0.0},
                  'mended'),
         _option('precisebn', 'BN re-estimated at the end'),
+        _option('levels', 'an interval for each level in the head'),
         _option('distill', _DISTILLED, _TEACHER),
         _option('distill-neck', 'distillation of the neck', {
             **_TEACHER, 'model.distillation.losses.1.loss_weight': 0.0

@@ -8,6 +8,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
+from mmaqd.layers import MultiLevelModule
 from mmaqd.quantizers import Quantizer
 from mmaqd.registry import HOOKS
 
@@ -69,6 +70,8 @@ def change_bits(state_dict: dict[str, Tensor], model: nn.Module, keep: bool) -> 
     """
     changed = []
     for name, quantizer in model.named_modules():
+        if isinstance(quantizer, MultiLevelModule):
+            quantizer.spread(state_dict, f'{name}.')
         if not isinstance(quantizer, Quantizer):
             continue
         saved = {key: state_dict[key] for key in state_dict if key.startswith(f'{name}.')}

@@ -8,7 +8,7 @@ from mmdet.models.utils import multi_apply
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmaqd.layers import MultiLevelBN, QuantConv2d
+from mmaqd.layers import MultiLevelModule, QuantConv2d
 
 
 class MultiLevelHeadMixin:
@@ -61,35 +61,36 @@ class MultiLevelHeadMixin:
             What the upstream head returns: one list over the levels for each kind of prediction.
 
         Raises:
-            ValueError: A normalization layer has another number of levels than ``feats``.
+            ValueError: A layer has another number of levels than ``feats``.
         """
-        norms = self._multi_level_norms(len(feats))
+        layers = self._multi_level_layers(len(feats))
         extras = [getattr(self, name) for name in self.per_level_attributes]
         with ExitStack() as stack:
             for module in self.modules():
                 if isinstance(module, QuantConv2d):
                     stack.enter_context(module.quantize_weight_once())
-            return multi_apply(self._forward_level, range(len(feats)), feats, *extras, norms=norms)
+            return multi_apply(
+                self._forward_level, range(len(feats)), feats, *extras, layers=layers)
 
     def _forward_level(self, level: int, x: Tensor, *extras: Any,
-                       norms: Sequence[MultiLevelBN]) -> tuple[Tensor, ...]:
-        for norm in norms:
-            norm.level = level
+                       layers: Sequence[MultiLevelModule]) -> tuple[Tensor, ...]:
+        for layer in layers:
+            layer.level = level
         try:
             return self.forward_single(x, *extras)
         finally:
-            for norm in norms:
-                norm.level = None
+            for layer in layers:
+                layer.level = None
 
-    def _multi_level_norms(self, num_feats: int) -> list[MultiLevelBN]:
-        norms = []
+    def _multi_level_layers(self, num_feats: int) -> list[MultiLevelModule]:
+        layers = []
         for name, module in self.named_modules():
-            if not isinstance(module, MultiLevelBN):
+            if not isinstance(module, MultiLevelModule):
                 continue
             if module.num_levels != num_feats:
                 raise ValueError(
                     f'{type(self).__name__}.{name} has num_levels={module.num_levels}, but the '
-                    f'head got {num_feats} feature maps. Set num_levels in the head\'s norm_cfg '
-                    'to num_outs of the neck.')
-            norms.append(module)
-        return norms
+                    f'head got {num_feats} feature maps. Set num_levels of its '
+                    f'{type(module).__name__} to num_outs of the neck.')
+            layers.append(module)
+        return layers

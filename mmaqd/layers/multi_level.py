@@ -1,0 +1,75 @@
+"""What makes a layer behind shared convs multi-level."""
+from __future__ import annotations
+
+from typing import Any, Callable, Optional
+
+import torch.nn as nn
+from torch import Tensor
+
+
+class MultiLevelModule(nn.ModuleList):
+    """One module of a kind for each pyramid level, as ``self[level]``.
+
+    The level is named by :attr:`level`, which the head sets before it runs a level (see
+    :class:`mmaqd.models.MultiLevelHeadMixin`). It is never inferred from the order of the calls.
+
+    A checkpoint with a single module at this place, without the levels in its keys, is copied to
+    every level when it is loaded.
+
+    Args:
+        make: Called once for each level; gives modules with the same keys in their states.
+        num_levels: Number of pyramid levels, at least 1.
+
+    Attributes:
+        level: The level that the head is working on, None outside of it.
+
+    Raises:
+        ValueError: ``num_levels`` is not a positive integer.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module], num_levels: int) -> None:
+        if not isinstance(num_levels, int) or num_levels < 1:
+            raise ValueError(f'{type(self).__name__}: num_levels must be the number of pyramid '
+                             f'levels, an integer of at least 1, but got {num_levels!r}.')
+        super().__init__(make() for _ in range(num_levels))
+        self.level: Optional[int] = None
+
+    @property
+    def num_levels(self) -> int:
+        """Number of pyramid levels that have a module of their own."""
+        return len(self)
+
+    @property
+    def current(self) -> nn.Module:
+        """The module of the level that the head is working on.
+
+        Raises:
+            RuntimeError: There is none: it was called outside of a head that names the level.
+        """
+        if self.level is None:
+            raise RuntimeError(
+                f'{type(self).__name__} was called without a pyramid level. It works in a head '
+                'that names the level: use mmaqd.AQDRetinaHead or mmaqd.AQDFCOSHead, or add '
+                'mmaqd.models.MultiLevelHeadMixin to your head.')
+        return self[self.level]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.current(x)
+
+    def spread(self, state_dict: dict, prefix: str) -> None:
+        """Copy the state of a single module to every level, in place.
+
+        Args:
+            state_dict: State of a model; left as it is where it has the levels already.
+            prefix: Name of this module in the model, with a dot behind.
+        """
+        for key in self[0].state_dict():
+            shared = state_dict.pop(prefix + key, None)
+            if shared is not None:
+                for level in range(self.num_levels):
+                    state_dict[f'{prefix}{level}.{key}'] = shared
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any,
+                              **kwargs: Any) -> None:
+        self.spread(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
