@@ -20,7 +20,7 @@ class PACTActivationQuantizer(ActivationQuantizer):
     Args:
         bit_width: b, 2 to 8; n = 2^b - 1.
         start: ``'constant'`` as in the paper; or from data by ``'least_error'`` or ``'max'``, see
-            :class:`Quantizer`.
+            :class:`Quantizer`, where the training is too short to bring alpha down.
         start_value: The alpha to start from with ``start='constant'``.
 
     Attributes:
