@@ -1,4 +1,4 @@
-"""Accuracy on BCCD: LIQ with multi-level BN against float and against other methods, over seeds.
+r"""Accuracy on BCCD: LIQ with multi-level BN against float and against other methods, over seeds.
 
     python tools/benchmarks/accuracy_study.py --jobs 2              # all that is left to do
     python tools/benchmarks/accuracy_study.py --groups main --seeds 0
@@ -7,6 +7,11 @@
 The rows are in tools/benchmarks/study_grid.py. Each run has its own folder, `<out>/<row>/seed_<k>`,
 trained by tools/train.py and evaluated by tools/test.py. Killed at any time, the study goes on
 where it was when it is called again. Several of these processes may share one folder.
+
+Where the folders of earlier runs are gone, take other seeds and let the report have both:
+
+    python tools/benchmarks/accuracy_study.py --seeds 3 4 5 \
+        --record docs/benchmarks/accuracy.json --page docs/benchmarks/accuracy.md
 """
 from __future__ import annotations
 
@@ -18,7 +23,8 @@ from typing import Mapping, Optional, Sequence
 
 from mmengine.logging import MMLogger
 from study_grid import GROUPS, Row, all_rows
-from study_report import read_results, update_page, write_report
+from study_record import merge, read_record
+from study_report import Results, read_results, update_page, write_report
 from study_runs import SPLITS, Run, StaleRunError, build_runs, needed_rows
 from study_schedule import Schedule, make_slots
 
@@ -41,6 +47,8 @@ def parse_args(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument('--list', action='store_true', help='only show how far each run is')
     parser.add_argument(
         '--report', action='store_true', help='only write tables and plots of all that is there')
+    parser.add_argument(
+        '--record', help='accuracy.json of runs on other machines, to be reported as well')
     parser.add_argument('--page', help='also put the tables between the markers of this document')
     args = parser.parse_args(arguments)
     args.out = Path(args.out or (_OUT if args.split == 'test' else f'{_OUT}_{args.split}'))
@@ -97,6 +105,14 @@ def found_seeds(out: Path) -> list[int]:
     return sorted({int(path.name.split('_')[1]) for path in out.glob('*/seed_*')})
 
 
+def collect_results(args: argparse.Namespace) -> Results:
+    """All that there is in the study's folder and, where asked for, in a record."""
+    results = read_results(build_runs(all_rows(), found_seeds(args.out), args.out, args.split))
+    if args.record is None:
+        return results
+    return merge(results, read_record(Path(args.record), all_rows(), args.split), all_rows())
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Do what the command line says; the number of failed runs."""
     args = parse_args(arguments)
@@ -107,8 +123,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         show_states(runs)
         return 0
     failures = {} if args.report else Schedule(runs, make_slots(args.jobs)).perform()
-    every = build_runs(all_rows(), found_seeds(args.out), args.out, args.split)
-    report = write_report(all_rows(), read_results(every), args.out / 'report')
+    report = write_report(all_rows(), collect_results(args), args.out / 'report')
     print(f'{report} written.')
     if args.page:
         update_page(Path(args.page), report)

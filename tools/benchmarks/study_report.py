@@ -85,13 +85,15 @@ def update_page(page: Path, report: Path) -> None:
 
 
 def _provenance(results: Results) -> str:
-    """Data and versions of the runs, all that occur."""
+    """Data, versions and machines of the runs, all that occur."""
     runs = [run for by_seed in results.values() for run in by_seed.values()]
     splits = sorted({run['split'] for run in runs})
     versions = sorted({', '.join(f'{name} {each}' for name, each in run['versions'].items())
                        for run in runs})  # yapf: disable
+    machines = sorted({run['machine'] for run in runs})
     named = [TRAINED_ON[split] for split in splits]
-    return f'{len(runs)} runs. {" ".join(named)} Versions: {"; or ".join(versions) or "none"}.'
+    return (f'{len(runs)} runs. {" ".join(named)} Versions: {"; or ".join(versions) or "none"}. '
+            f'Processors: {"; or ".join(machines) or "none"}.')
 
 
 def _table(rows: Mapping[str, Row], members: Sequence[Row], reference: str,

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import zipfile
 from copy import deepcopy
 from functools import cached_property, lru_cache
@@ -13,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Mapping, Optional, Sequence
 
+import torch
 from mmengine.config import Config
 from study_grid import Row
 
@@ -260,7 +262,8 @@ class Run:
             # Not steps that were killed together with the study, nor what was trained by hand.
             all_is_measured=attempts[0]['step'] == steps[0] and attempts[0]['fresh']
             and all(attempt['cpu_seconds'] is not None for attempt in attempts),
-            versions=_versions())
+            versions=_versions(),
+            machine=_machine())
 
 
 def needed_rows(row: Row) -> list[str]:
@@ -335,3 +338,11 @@ def _versions() -> dict[str, str]:
         python=platform.python_version(),
         **{name: import_module(name).__version__
            for name in names})
+
+
+def _machine() -> str:
+    """The processor and, if there are any, the GPUs, by name."""
+    lines = Path('/proc/cpuinfo').read_text().splitlines() if sys.platform == 'linux' else []
+    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return ', '.join([*(names or [platform.machine()])[:1], *gpus[:1]])

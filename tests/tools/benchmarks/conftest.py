@@ -142,7 +142,8 @@ def result() -> Callable[..., dict]:
                 metrics=metrics,
                 cpu_seconds=60.0,
                 all_is_measured=True,
-                versions=dict(torch='2.0')),
+                versions=dict(torch='2.0'),
+                machine='A'),
             **json.loads(json.dumps(fields))
         }
 

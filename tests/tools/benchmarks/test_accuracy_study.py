@@ -1,6 +1,8 @@
 """The command line of the study."""
 from __future__ import annotations
 
+import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -80,6 +82,21 @@ def test_a_report_runs_nothing(study, fake_tools):
     assert study('--report') == 0
     assert fake_tools.read_text() == ''
     assert 'Not run yet' in Path('out/report/accuracy.md').read_text()
+
+
+def test_a_record_of_another_machine_is_reported_too(study, capsys):
+    study('--rows', 'low-a', '--seeds', '0')
+    os.rename('out', 'elsewhere')
+    assert study('--rows', 'low-b', '--seeds', '1', '--record',
+                 'elsewhere/report/accuracy.json') == 0
+    runs = json.loads(Path('out/report/accuracy.json').read_text())
+    assert {name: list(row['runs']) for name, row in runs.items()} == {
+        'base': ['0', '1'],
+        'long': ['0', '1'],
+        'low-a': ['0', '1'],
+        'low-b': ['1'],
+        'lonely': [],
+    }
 
 
 def test_list_shows_how_far_each_run_is(study, rows, capsys):

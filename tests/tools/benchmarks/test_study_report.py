@@ -76,10 +76,10 @@ def test_rows_that_are_compared_with_stand_in_the_table(rows, results, tmp_path)
 
 
 def test_data_and_versions_are_named(rows, results, result, tmp_path):
-    results['missing'][5] = result(0.2, versions=dict(torch='2.1'))
+    results['missing'][5] = result(0.2, versions=dict(torch='2.1'), machine='B')
     text = write_report(rows, results, tmp_path).read_text()
     assert text.startswith('8 runs. Trained on trainval, evaluated on test. '
-                           'Versions: torch 2.0; or torch 2.1.\n')
+                           'Versions: torch 2.0; or torch 2.1. Processors: A; or B.\n')
 
 
 def test_json_has_every_row_and_every_run(rows, results, tmp_path):

@@ -240,6 +240,7 @@ class TestResults:
         assert results['all_is_measured']
         assert results['commands'][0].startswith('python tools/train.py configs/net.py --work-dir')
         assert {'python', 'torch', 'mmdet', 'mmaqd'} <= set(results['versions'])
+        assert results['machine'].strip()
         assert run.seconds == 240
 
     def test_a_model_that_detects_nothing_has_an_ap_of_zero(self, make_runs, make_row):
