@@ -1,7 +1,9 @@
-"""Go over large tensors in blocks that stay in the processor's cache.
+"""Go over large tensors in blocks, so that what is computed in between stays small.
 
-Several elementwise operations one after another read and write memory each time. Done block by
-block they do so once, and they need no new memory, which on a CPU costs more than the arithmetic.
+Several elementwise operations one after another read and write memory each time. On a CPU a block
+stays in the cache, so that its memory is read and written once, and no new memory is needed, which
+costs more than the arithmetic. On a GPU blocks only bound the memory: half precision is computed
+with in float32, and five tensors of that size are several times the memory of the input.
 """
 from __future__ import annotations
 
@@ -10,9 +12,11 @@ from typing import Iterator, Optional
 import torch
 from torch import Tensor
 
-# Elements of a block. Two or three blocks of float32 fit a core's second-level cache, and a block
-# is large enough to be shared between threads.
-BLOCK = 2**18
+# Elements of a block on a CPU: two or three blocks of float32 fit a core's second-level cache, and a
+# block is large enough to be shared between threads. Elsewhere a block keeps the device busy for
+# longer than it takes to start an operation on it.
+CPU_BLOCK = 2**18
+BLOCK = 2**24
 
 # torch 2.1 has no such function
 is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
@@ -25,19 +29,17 @@ def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         *tensors: Of one shape.
 
     Yields:
-        One view per tensor. On a CPU these are flat parts of at most :data:`BLOCK` elements, where
-        the tensors lie in memory alike; elsewhere the tensors themselves.
+        One view per tensor. Large tensors that lie in memory alike come in flat parts of at most
+        :data:`CPU_BLOCK` or :data:`BLOCK` elements, others as they are.
     """
-    flat = flattened(tensors) if _worth_it(tensors[0]) else None
+    size = CPU_BLOCK if tensors[0].device.type == 'cpu' else BLOCK
+    # A compiler fuses the operations itself.
+    worth_it = tensors[0].numel() > size and not is_compiling()
+    flat = flattened(tensors) if worth_it else None
     if flat is None:
         yield tensors
     else:
-        yield from zip(*(tensor.split(BLOCK) for tensor in flat))
-
-
-def _worth_it(x: Tensor) -> bool:
-    # A compiler fuses the operations itself.
-    return x.device.type == 'cpu' and x.numel() > BLOCK and not is_compiling()
+        yield from zip(*(tensor.split(size) for tensor in flat))
 
 
 def flattened(tensors: tuple[Tensor, ...]) -> Optional[list[Tensor]]:

@@ -9,13 +9,14 @@ from mmaqd.functional import blocks as blocks_module
 from mmaqd.functional.blocks import blocks
 from tests.functional.families import activations, weights
 
-BLOCK = 10
+BLOCK, ELSEWHERE = 10, 15
 CHANNELS_LAST = dict(memory_format=torch.channels_last)
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch) -> None:
-    monkeypatch.setattr(blocks_module, 'BLOCK', BLOCK)
+    monkeypatch.setattr(blocks_module, 'CPU_BLOCK', BLOCK)
+    monkeypatch.setattr(blocks_module, 'BLOCK', ELSEWHERE)
 
 
 def channels_last(*shape: int) -> Tensor:
@@ -51,9 +52,11 @@ def test_parts_match_whatever_the_layouts(first, second) -> None:
     assert torch.equal(x, expected)
 
 
-def test_tensors_that_are_not_on_a_cpu_stay_whole() -> None:
+def test_blocks_of_other_devices_have_a_size_of_their_own() -> None:
     x = torch.zeros(4, 6, device='meta')
-    assert [part is x for part, in blocks(x)] == [True]
+    assert [part.numel() for part, in blocks(x)] == [15, 9]
+    small = x[:2]
+    assert [part is small for part, in blocks(small)] == [True]
 
 
 FAMILIES = {
@@ -69,7 +72,7 @@ def test_kernels_compute_in_blocks_what_they_compute_at_once(case, make, monkeyp
     x, grad, parameters = make(2, 3, 4, 5), make(2, 3, 4, 5), case.parameters()
     results = []
     for block in (BLOCK, x.numel()):
-        monkeypatch.setattr(blocks_module, 'BLOCK', block)
+        monkeypatch.setattr(blocks_module, 'CPU_BLOCK', block)
         quantized = case.kernel.forward(x, *parameters)
         grad_x, *rest = case.kernel.backward(grad.clone(), x, quantized, *parameters)
         results.append(((case.kernel.codes(x, *parameters), quantized, grad_x), rest))
