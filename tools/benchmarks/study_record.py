@@ -9,7 +9,9 @@ from study_grid import Row
 from study_report import Results
 
 
-def read_record(record: Path, rows: Mapping[str, Row], split: str,
+def read_record(record: Path,
+                rows: Mapping[str, Row],
+                split: str,
                 report: Callable[[str], None] = print) -> dict[str, dict[int, dict[str, Any]]]:
     """The recorded results of the rows as they are now.
 
@@ -46,10 +48,7 @@ def merge(found: Results, recorded: Results, rows: Mapping[str, Row]) -> Results
     begun = {(_origin(name, rows), seed) for name, runs in found.items() for seed in runs}
     merged = {name: dict(runs) for name, runs in found.items()}
     for name, runs in recorded.items():
-        kept = {
-            seed: run
-            for seed, run in runs.items() if (_origin(name, rows), seed) not in begun
-        }
+        kept = {seed: run for seed, run in runs.items() if (_origin(name, rows), seed) not in begun}
         merged.setdefault(name, {}).update(kept)
     return merged
 
@@ -58,8 +57,9 @@ _SETTINGS = ('config', 'overrides', 'start')
 
 
 def _settings(row: Row) -> dict[str, Any]:
-    """What the record keeps of a row."""
-    return json.loads(json.dumps(dict(zip(_SETTINGS, (row.config, dict(row.overrides), row.start)))))
+    """What the record keeps of a row, as JSON has it."""
+    settings = dict(config=row.config, overrides=dict(row.overrides), start=row.start)
+    return json.loads(json.dumps(settings))
 
 
 def _origin(name: str, rows: Mapping[str, Row]) -> str:
@@ -78,5 +78,5 @@ def _load(record: Path) -> dict[str, Any]:
     if isinstance(content, dict) and all(
             isinstance(row, dict) and wanted <= set(row) for row in content.values()):
         return content
-    raise ValueError(f'--record: {record} is no accuracy.json that this study wrote: each row needs '
-                     f'{", ".join(sorted(wanted))}.')
+    raise ValueError(f'--record: {record} is no accuracy.json that this study wrote: each row '
+                     f'needs {", ".join(sorted(wanted))}.')

@@ -90,7 +90,10 @@ def test_a_record_of_another_machine_is_reported_too(study, capsys):
     assert study('--rows', 'low-b', '--seeds', '1', '--record',
                  'elsewhere/report/accuracy.json') == 0
     runs = json.loads(Path('out/report/accuracy.json').read_text())
-    assert {name: list(row['runs']) for name, row in runs.items()} == {
+    assert {
+        name: list(row['runs'])
+        for name, row in runs.items()
+    } == {
         'base': ['0', '1'],
         'long': ['0', '1'],
         'low-a': ['0', '1'],

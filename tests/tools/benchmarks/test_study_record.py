@@ -1,7 +1,6 @@
 """Results of other machines beside those of this one."""
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -54,11 +53,7 @@ def test_results_of_the_other_split_are_left_out(rows, record):
     dict(start='other'),
 ])
 def test_results_of_other_settings_are_left_out_and_named(rows, record, make_row, change):
-    rows['low'] = make_row(
-        'low', **{
-            **dict(start='base', overrides={'model.depth': 2}),
-            **change
-        })
+    rows['low'] = make_row('low', **{**dict(start='base', overrides={'model.depth': 2}), **change})
     lines = []
     assert seeds_of(read_record(record, rows, 'test', lines.append)) == dict(
         base=[0, 1], lower=[0, 1])
