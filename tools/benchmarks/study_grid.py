@@ -98,6 +98,8 @@ _TEACHER = {'model.distillation.checkpoint': '{start}'}
 _TWIN_AS_TEACHER = {'model.distillation.checkpoint': '{twin}'}
 _NOT_NORMALIZED = {f'{_WEIGHTS}.normalize': False}
 _NOT_CENTERED = {f'{_WEIGHTS}.center': False}
+_GRADIENT_FACTOR = {f'{_WEIGHTS}.gradient_factor': True, f'{_INPUTS}.gradient_factor': True}
+_FROZEN_BN = {'model.bbox_head.norm_eval': True}
 
 
 def all_rows() -> dict[str, Row]:
@@ -246,9 +248,14 @@ def _changed(key: str,
 
 def _changed_rows() -> list[Row]:
     plain = _changed('plain-weights', 'weights not normalized', _NOT_NORMALIZED)
+    steady = _changed('plain-weights-factor', 'weights not normalized, gradient factor of LSQ', {
+        **_NOT_NORMALIZED,
+        **_GRADIENT_FACTOR
+    })
     rules = 'model.quantization.rules'
     return [
         plain,
+        steady,
         _changed('scaled-weights', 'weights scaled, not centered', _NOT_CENTERED),
         _changed('per-channel', 'weights per channel', {f'{_WEIGHTS}.axis': 0}),
         _changed('start-constant', 'intervals start at 1', {
@@ -259,10 +266,7 @@ def _changed_rows() -> list[Row]:
             f'{_WEIGHTS}.start': 'max',
             f'{_INPUTS}.start': 'max'
         }),
-        _changed('gradient-factor', 'gradient factor of LSQ', {
-            f'{_WEIGHTS}.gradient_factor': True,
-            f'{_INPUTS}.gradient_factor': True
-        }),
+        _changed('gradient-factor', 'gradient factor of LSQ', _GRADIENT_FACTOR),
         _changed(
             'first-last-2', 'first and last convs at 2 bits', {
                 f'{rules}.0.weight_quantizer.bit_width': 2,
@@ -270,13 +274,17 @@ def _changed_rows() -> list[Row]:
                 f'{rules}.1.input_quantizer.bit_width': 2
             }),
         # Normalized weights do not fit statistics that were frozen without them.
-        replace(
-            _changed('frozen-bn', 'weights not normalized ("unchanged" too), BN of the head frozen',
-                     {
-                         **_NOT_NORMALIZED, 'model.bbox_head.norm_eval': True
-                     }),
-            reference=plain.name),
+        _with_frozen_bn('frozen-bn', plain),
+        _with_frozen_bn('frozen-bn-factor', steady),
     ]
+
+
+def _with_frozen_bn(key: str, unfrozen: Row) -> Row:
+    row = _changed(key, f'{unfrozen.note} ("unchanged" too), BN of the head frozen', {
+        **unfrozen.overrides,
+        **_FROZEN_BN
+    })
+    return replace(row, reference=unfrozen.name)
 
 
 def _post_training_rows() -> list[Row]:

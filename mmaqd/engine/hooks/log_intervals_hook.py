@@ -1,4 +1,4 @@
-"""Log the learned intervals."""
+"""Log the learned intervals, and say when their training is unstable."""
 from __future__ import annotations
 
 from mmengine.hooks import Hook
@@ -8,12 +8,16 @@ from mmengine.runner import Runner
 from mmaqd.quantizers import Quantizer
 from mmaqd.registry import HOOKS
 
+_MAX_RATIO = 10
+
 
 @HOOKS.register_module()
 class LogIntervalsHook(Hook):
     """Writes every interval to the visualizer's backends as the scalar ``interval/<quantizer>``.
 
-    An interval per channel is written as its mean over the channels.
+    An interval per channel is written as its mean over the channels. An interval that changes by
+    more than 10 times from one record to the next is warned of: that is no learning, but steps of
+    the optimizer that are larger than the interval.
 
     Args:
         interval: Number of training iterations between two records.
@@ -23,13 +27,32 @@ class LogIntervalsHook(Hook):
 
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
+        self._last: dict[str, float] = {}
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         if not self.every_n_train_iters(runner, self.interval):
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        scalars = {
-            f'interval/{name}': module.interval.mean().item()
+        intervals = {
+            name: module.interval.mean().item()
             for name, module in model.named_modules() if isinstance(module, Quantizer)
         }
+        scalars = {f'interval/{name}': value for name, value in intervals.items()}
         runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
+        self._warn_of_jumps(runner, intervals)
+        self._last = intervals
+
+    def _warn_of_jumps(self, runner: Runner, intervals: dict[str, float]) -> None:
+        last = self._last
+        jumped = [
+            name for name, value in intervals.items()
+            if name in last and not last[name] / _MAX_RATIO <= value <= last[name] * _MAX_RATIO
+        ]
+        if jumped:
+            others = f' (and of {len(jumped) - 1} others likewise)' if len(jumped) > 1 else ''
+            runner.logger.warning(
+                f'The interval of {jumped[0]}{others} went from {last[jumped[0]]:.4g} to '
+                f'{intervals[jumped[0]]:.4g} within {self.interval} iterations: its training is '
+                'unstable. Set gradient_factor=True of a LIQ quantizer whose weights are not '
+                'normalized, or lower the learning rate of intervals by '
+                'optim_wrapper.paramwise_cfg.custom_keys (see docs/recipes.md).')

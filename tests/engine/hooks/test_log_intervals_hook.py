@@ -1,6 +1,7 @@
 """What is logged of the intervals, and when."""
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,6 +62,49 @@ def test_every_interval_is_a_scalar_under_its_name():
 def test_steps_are_multiples_of_the_interval(interval, steps):
     records = run(LogIntervalsHook(interval), make_model(), 5)
     assert [step for step, _ in records] == steps
+
+
+class TestJumps:
+
+    @pytest.fixture
+    def record(self, caplog):
+        """Sets the interval of the inputs, lets the hook look, and gives what it warned of."""
+        model, hook = make_model(), LogIntervalsHook(1)
+        runner = SimpleNamespace(
+            model=model, visualizer=Recorder(), iter=0, logger=logging.getLogger('jumps'))
+
+        def look(value: float, weights: float = 1.0) -> list[str]:
+            with torch.no_grad():
+                model[0].input_quantizer.interval.fill_(value)
+                model[0].weight_quantizer.interval.fill_(weights)
+            caplog.clear()
+            hook.after_train_iter(runner, 0)
+            return [record.getMessage() for record in caplog.records]
+
+        return look
+
+    @pytest.mark.parametrize('after', [0.19, 21, -2, 0, float('nan')])
+    def test_a_jump_is_warned_of_by_name(self, record, after):
+        assert record(2) == []
+        warning, = record(after)
+        assert '0.input_quantizer went from 2 to ' in warning and 'gradient_factor' in warning
+
+    @pytest.mark.parametrize('after', [0.21, 2, 19])
+    def test_learning_is_not(self, record, after):
+        assert record(2) + record(after) == []
+
+    def test_it_is_compared_with_the_record_before(self, record):
+        assert [len(record(value)) for value in (1, 9, 80, 80, 8.1)] == [0, 0, 0, 0, 0]
+
+    @pytest.mark.parametrize('before', [0, -1])
+    def test_an_interval_below_zero_is_warned_of_again(self, record, before):
+        record(before)
+        assert len(record(1)) == 1
+
+    def test_several_are_counted(self, record):
+        record(1)
+        warning, = record(20, weights=20)
+        assert '(and of 1 others likewise)' in warning
 
 
 def test_names_do_not_depend_on_a_model_wrapper():
