@@ -99,6 +99,9 @@ _TWIN_AS_TEACHER = {'model.distillation.checkpoint': '{twin}'}
 _NOT_NORMALIZED = {f'{_WEIGHTS}.normalize': False}
 _NOT_CENTERED = {f'{_WEIGHTS}.center': False}
 _GRADIENT_FACTOR = {f'{_WEIGHTS}.gradient_factor': True, f'{_INPUTS}.gradient_factor': True}
+# The quantizers of the first conv and of the prediction convs.
+_FIRST_LAST = tuple(f'model.quantization.rules.{each}'
+                    for each in ('0.weight_quantizer', '1.weight_quantizer', '1.input_quantizer'))
 _FROZEN_BN = {'model.bbox_head.norm_eval': True}
 
 
@@ -252,7 +255,8 @@ def _changed_rows() -> list[Row]:
         **_NOT_NORMALIZED,
         **_GRADIENT_FACTOR
     })
-    rules = 'model.quantization.rules'
+    first_last = _changed('first-last-2', 'first and last convs at 2 bits',
+                          dict.fromkeys((f'{each}.bit_width' for each in _FIRST_LAST), 2))
     return [
         plain,
         steady,
@@ -267,11 +271,11 @@ def _changed_rows() -> list[Row]:
             f'{_INPUTS}.start': 'max'
         }),
         _changed('gradient-factor', 'gradient factor of LSQ', _GRADIENT_FACTOR),
+        first_last,
         _changed(
-            'first-last-2', 'first and last convs at 2 bits', {
-                f'{rules}.0.weight_quantizer.bit_width': 2,
-                f'{rules}.1.weight_quantizer.bit_width': 2,
-                f'{rules}.1.input_quantizer.bit_width': 2
+            'first-last-2-factor', f'{first_last.note}, with the gradient factor of LSQ', {
+                **first_last.overrides,
+                **dict.fromkeys((f'{each}.gradient_factor' for each in _FIRST_LAST), True)
             }),
         # Normalized weights do not fit statistics that were frozen without them.
         _with_frozen_bn('frozen-bn', plain),
