@@ -22,6 +22,7 @@ custom_hooks = [
     dict(type='mmaqd.EpochSeedHook'),
     dict(type='mmaqd.InitializeIntervalsHook'),
     dict(type='mmaqd.LogIntervalsHook'),
+    dict(type='mmaqd.ChannelsLastHook'),
     dict(type='mmaqd.CompileKernelsHook'),
 ]
 max_epochs = 6

@@ -60,3 +60,4 @@ model = dict(
 
 # Two checkpoints are kept, so that one is whole whenever the run is killed.
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
+custom_hooks = [dict(type='mmaqd.EpochSeedHook'), dict(type='mmaqd.ChannelsLastHook')]

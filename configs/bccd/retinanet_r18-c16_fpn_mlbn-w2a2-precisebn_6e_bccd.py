@@ -8,6 +8,7 @@ custom_hooks = [
     dict(type='mmaqd.EpochSeedHook'),
     dict(type='mmaqd.InitializeIntervalsHook'),
     dict(type='mmaqd.LogIntervalsHook'),
+    dict(type='mmaqd.ChannelsLastHook'),
     dict(type='mmaqd.CompileKernelsHook'),
     dict(type='mmaqd.ReestimateBNHook', interval=6),  # at the end
 ]

@@ -9,6 +9,7 @@ custom_hooks = [
     dict(type='mmaqd.ChangeBitsHook'),
     dict(type='mmaqd.InitializeIntervalsHook'),
     dict(type='mmaqd.LogIntervalsHook'),
+    dict(type='mmaqd.ChannelsLastHook'),
     dict(type='mmaqd.CompileKernelsHook'),
 ]
 load_from = 'work_dirs/retinanet_r18-c16_fpn_mlbn-w4a4_6e_bccd/epoch_6.pth'

@@ -1,7 +1,7 @@
-from .hooks import (ChangeBitsHook, CompileKernelsHook, EpochSeedHook, InitializeIntervalsHook,
-                    LogIntervalsHook, ReestimateBNHook, seed_worker)
+from .hooks import (ChangeBitsHook, ChannelsLastHook, CompileKernelsHook, EpochSeedHook,
+                    InitializeIntervalsHook, LogIntervalsHook, ReestimateBNHook, seed_worker)
 
 __all__ = [
-    'ChangeBitsHook', 'CompileKernelsHook', 'EpochSeedHook', 'InitializeIntervalsHook',
-    'LogIntervalsHook', 'ReestimateBNHook', 'seed_worker'
+    'ChangeBitsHook', 'ChannelsLastHook', 'CompileKernelsHook', 'EpochSeedHook',
+    'InitializeIntervalsHook', 'LogIntervalsHook', 'ReestimateBNHook', 'seed_worker'
 ]

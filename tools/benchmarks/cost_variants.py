@@ -125,10 +125,16 @@ def compiled(model: nn.Module) -> nn.Module:
     return model
 
 
+def channels_last(model: nn.Module) -> nn.Module:
+    """``model`` as :class:`mmaqd.engine.ChannelsLastHook` has it."""
+    return model.to(memory_format=torch.channels_last)
+
+
 #: Name of the row, and how it is made from the low-bit model of mmaqd.
 VARIANTS: dict[str, Callable[[nn.Module], nn.Module]] = {
     'mmaqd': lambda model: model,
     'mmaqd, compiled kernels': compiled,
+    'mmaqd, compiled kernels, channels last': lambda model: channels_last(compiled(model)),
     'plain composition': composed,
     'torch learnable fake quantization': lambda model: _swap(model, TorchLSQConv2d),
     'brevitas': lambda model: _swap(model, _brevitas_conv),

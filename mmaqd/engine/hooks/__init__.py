@@ -1,4 +1,5 @@
 from .change_bits_hook import ChangeBitsHook
+from .channels_last_hook import ChannelsLastHook
 from .compile_kernels_hook import CompileKernelsHook
 from .epoch_seed_hook import EpochSeedHook, seed_worker
 from .initialize_intervals_hook import InitializeIntervalsHook
@@ -6,6 +7,6 @@ from .log_intervals_hook import LogIntervalsHook
 from .reestimate_bn_hook import ReestimateBNHook
 
 __all__ = [
-    'ChangeBitsHook', 'CompileKernelsHook', 'EpochSeedHook', 'InitializeIntervalsHook',
-    'LogIntervalsHook', 'ReestimateBNHook', 'seed_worker'
+    'ChangeBitsHook', 'ChannelsLastHook', 'CompileKernelsHook', 'EpochSeedHook',
+    'InitializeIntervalsHook', 'LogIntervalsHook', 'ReestimateBNHook', 'seed_worker'
 ]

@@ -169,14 +169,15 @@ class TestSettings:
         with pytest.raises(StaleRunError, match=f'settings in {next(iter(change))} than base has'):
             run.next_step()
 
-    def test_compiled_kernels_are_no_other_settings(self, make_runs, make_row):
+    @pytest.mark.parametrize('name', ['CompileKernelsHook', 'ChannelsLastHook'])
+    def test_what_makes_it_faster_is_no_other_setting(self, make_runs, make_row, name):
         run = make_runs(make_row('base'))['base/0']
-        other, compiles = dict(type='Hook'), dict(type='mmaqd.CompileKernelsHook')
+        other, faster = dict(type='Hook'), dict(type=f'mmaqd.{name}')
         run.config.custom_hooks = [other]
-        write_config(run, custom_hooks=[compiles, other])
+        write_config(run, custom_hooks=[faster, other])
         write_checkpoint(run, 3)
         run.check_settings()
-        write_config(run, custom_hooks=[compiles])
+        write_config(run, custom_hooks=[faster])
         with pytest.raises(StaleRunError, match='settings in custom_hooks than base has'):
             run.check_settings()
 
