@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 # Elements of a block. On a CPU two or three blocks of float32 fit a core's second-level cache, and
-# one is large enough to be shared between threads. Elsewhere a block should keep the device busy for
-# longer than it takes to start an operation on it.
+# one is large enough to be shared between threads. Elsewhere a block should keep the device busy
+# for longer than it takes to start an operation on it.
 CPU_BLOCK = 2**18
 BLOCK = 2**24
 
