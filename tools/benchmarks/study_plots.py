@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections import Counter
 from statistics import fmean
+from textwrap import fill
 from typing import Any, Callable, Mapping, Optional, Sequence
 
 from matplotlib.axes import Axes
@@ -56,7 +57,7 @@ def plot_rows(rows: Sequence[Row], results: Any, values: Values) -> Optional[Fig
     found = sorted((row for row in rows if values(results, row.name)), key=lambda row: -row.bits)
     if not found:
         return None
-    figure = Figure(figsize=(8, 1 + 0.4 * len(found)), layout='constrained')
+    figure = Figure(figsize=(9, 1 + 0.4 * len(found)), layout='constrained')
     axes = figure.subplots()
     for height, row in enumerate(reversed(found)):
         aps = list(values(results, row.name).values())
@@ -69,6 +70,8 @@ def plot_rows(rows: Sequence[Row], results: Any, values: Values) -> Optional[Fig
     axes.grid(axis='x', alpha=0.3)
     return figure
 
+
+_LABEL_WIDTH = 50  # characters; longer labels would leave the dots no room
 
 #: The plot of a group, by its name.
 PLOTS = dict(
@@ -96,4 +99,5 @@ def _draw_float(draw: Callable[..., Any], aps: Mapping[int, float]) -> None:
 def _label(row: Row) -> str:
     if row.bits == FLOAT_BITS:
         return f'float, {row.norm}, {row.note}'
-    return f'{row.bits} bits, ' + (row.note or f'{row.method}, {row.norm}')
+    text = f'{row.bits} bits, ' + (row.note or f'{row.method}, {row.norm}')
+    return fill(text, _LABEL_WIDTH)

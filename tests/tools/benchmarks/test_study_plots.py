@@ -70,6 +70,14 @@ def test_rows_are_drawn_one_below_the_other(rows):
     assert dots(axes) == [(30, 0), (35, 1), (38, 2), (40, 4), (41, 3), (42, 4), (43, 3)]
 
 
+def test_long_notes_are_broken_into_lines_that_leave_room_for_the_dots(make_row):
+    row = make_row('liq2', method='LIQ', bits=2, note='what is changed ' * 10)
+    axes, = plot_rows([row], APS, values).axes
+    label = axes.get_yticklabels()[0].get_text()
+    assert max(map(len, label.splitlines())) <= 50
+    assert ' '.join(label.split()) == f'2 bits, {row.note}'.strip()
+
+
 @pytest.mark.parametrize('plot', [plot_bits, plot_rows])
 def test_nothing_is_drawn_of_nothing(plot, rows):
     assert plot(rows, {}, values) is None
