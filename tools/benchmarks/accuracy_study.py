@@ -107,10 +107,11 @@ def found_seeds(out: Path) -> list[int]:
 
 def collect_results(args: argparse.Namespace) -> Results:
     """All that there is in the study's folder and, where asked for, in a record."""
-    results = read_results(build_runs(all_rows(), found_seeds(args.out), args.out, args.split))
+    rows = all_rows()
+    results = read_results(build_runs(rows, found_seeds(args.out), args.out, args.split))
     if args.record is None:
         return results
-    return merge(results, read_record(Path(args.record), all_rows(), args.split), all_rows())
+    return merge(results, read_record(Path(args.record), rows, args.split), rows)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping
 
 from study_grid import Row
-from study_report import Results
+from study_report import Results, settings_of
 
 
 def read_record(record: Path,
@@ -31,7 +31,8 @@ def read_record(record: Path,
     results: dict[str, dict[int, dict[str, Any]]] = {}
     for name, recorded in _load(record).items():
         runs = {int(seed): run for seed, run in recorded['runs'].items() if run['split'] == split}
-        if name in rows and _settings(rows[name]) == {key: recorded[key] for key in _SETTINGS}:
+        settings = {key: recorded[key] for key in _SETTINGS}
+        if name in rows and json.loads(json.dumps(settings_of(rows[name]))) == settings:
             results[name] = runs
         elif runs:
             report(f'{record}: {name} is left out, the study has no such row with these settings.')
@@ -54,12 +55,6 @@ def merge(found: Results, recorded: Results, rows: Mapping[str, Row]) -> Results
 
 
 _SETTINGS = ('config', 'overrides', 'start')
-
-
-def _settings(row: Row) -> dict[str, Any]:
-    """What the record keeps of a row, as JSON has it."""
-    settings = dict(config=row.config, overrides=dict(row.overrides), start=row.start)
-    return json.loads(json.dumps(settings))
 
 
 def _origin(name: str, rows: Mapping[str, Row]) -> str:

@@ -40,6 +40,11 @@ def values(results: Results, row: str, metric: str = 'bbox_mAP') -> dict[int, fl
     return {seed: 100 * each['metrics'][metric] for seed, each in results.get(row, {}).items()}
 
 
+def settings_of(row: Row) -> dict[str, Any]:
+    """What ``accuracy.json`` keeps of a row, by which it is known again."""
+    return dict(config=row.config, overrides=dict(row.overrides), start=row.start)
+
+
 def write_report(rows: Mapping[str, Row], results: Results, folder: Path) -> Path:
     """Write ``accuracy.md``, ``accuracy.json`` and the plots.
 
@@ -148,9 +153,7 @@ def _as_json(rows: Mapping[str, Row], results: Results) -> dict[str, Any]:
         aps = values(results, name)
         summary = summarize(aps)
         content[name] = dict(
-            config=row.config,
-            overrides=dict(row.overrides),
-            start=row.start,
+            **settings_of(row),
             ap=None if summary is None else vars(summary),
             minus_twin=_difference(aps, results, row.twin),
             minus_reference=_difference(aps, results, row.reference),
