@@ -9,7 +9,10 @@ model = dict(
             dict(
                 pattern='backbone.conv1',
                 weight_quantizer=dict(
-                    type='mmaqd.LIQWeightQuantizer', bit_width=8, normalize=False),
+                    type='mmaqd.LIQWeightQuantizer',
+                    bit_width=8,
+                    normalize=False,
+                    gradient_factor=False),
                 input_quantizer=None),
             dict(
                 pattern='bbox_head.*_convs.*',
@@ -20,7 +23,10 @@ model = dict(
             dict(
                 pattern='bbox_head.retina_*',
                 weight_quantizer=dict(
-                    type='mmaqd.LIQWeightQuantizer', bit_width=8, normalize=False),
+                    type='mmaqd.LIQWeightQuantizer',
+                    bit_width=8,
+                    normalize=False,
+                    gradient_factor=False),
                 input_quantizer=dict(
                     type='mmaqd.MultiLevelQuantizer',
                     num_levels=5,

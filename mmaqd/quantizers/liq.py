@@ -65,7 +65,8 @@ class LIQWeightQuantizer(WeightQuantizer):
         start: ``'least_error'``, ``'max'`` or ``'constant'``, see :class:`Quantizer`.
         start_value: The interval to start from with ``start='constant'``.
         gradient_factor: Multiply the gradient of the interval by 1/sqrt(N n), as LSQ does; N is the
-            number of weights that share it.
+            number of weights that share it. None: where the weights are not normalized, since a
+            step of the optimizer can be larger than their small intervals.
         center: False: normalize to w/std. With the BN behind it the conv then computes what it
             did in float, but for the rounding, where the mean is lost otherwise.
 
@@ -91,11 +92,13 @@ class LIQWeightQuantizer(WeightQuantizer):
                  num_channels: Optional[int] = None,
                  start: str = 'least_error',
                  start_value: float = 1.0,
-                 gradient_factor: bool = False,
+                 gradient_factor: Optional[bool] = None,
                  center: bool = True) -> None:
         owner = type(self).__name__
         check_bit_width(bit_width, 1, owner)
         channels = channels_along(axis, num_channels, owner)
+        if gradient_factor is None:
+            gradient_factor = not normalize
         kernel = LIQWeightKernel(bit_width, normalize, axis, gradient_factor, center)
         super().__init__(kernel, start, dict(interval=start_value), channels)
         self._add_constant('normalization', int(normalize) + int(normalize and center))

@@ -104,9 +104,12 @@ def test_forward_is_the_kernel(make) -> None:
     (LIQActivationQuantizer(3, gradient_factor=True), LIQActivationKernel(3, True)),
     (LIQWeightQuantizer(3), LIQWeightKernel(3, normalize=True)),
     (LIQWeightQuantizer(3, center=False), LIQWeightKernel(3, normalize=True, center=False)),
-    (LIQWeightQuantizer(3, False, 0, 5, gradient_factor=True), LIQWeightKernel(3, False, 0, True)),
+    (LIQWeightQuantizer(3, False, 0, 5), LIQWeightKernel(3, False, 0, gradient_factor=True)),
+    (LIQWeightQuantizer(3, False, gradient_factor=False), LIQWeightKernel(3, False)),
+    (LIQWeightQuantizer(
+        3, gradient_factor=True), LIQWeightKernel(3, normalize=True, gradient_factor=True)),
 ],
-                         ids=['activation', 'weight', 'scaled', 'per_channel'])
+                         ids=['activation', 'weight', 'scaled', 'per_channel', 'off', 'on'])
 def test_arguments_reach_the_kernel(quantizer, kernel) -> None:
     assert quantizer.kernel == kernel
 

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
 from mmengine.logging import MMLogger
-from study_grid import GROUPS, Row, all_rows
+from study_grid import all_rows
 from study_record import merge, read_record
 from study_report import Results, read_results, update_page, write_report
+from study_rows import GROUPS, Row
 from study_runs import SPLITS, Run, StaleRunError, build_runs, needed_rows
 from study_schedule import Schedule, make_slots
 

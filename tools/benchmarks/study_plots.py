@@ -8,7 +8,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from study_grid import FLOAT_BITS, Row
+from study_rows import FLOAT_BITS, Row
 
 #: Gives the AP of a row in percent, by seed, out of the results.
 Values = Callable[[Any, str], Mapping[int, float]]

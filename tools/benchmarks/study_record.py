@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
-from study_grid import Row
 from study_report import Results, settings_of
+from study_rows import Row
 
 
 def read_record(record: Path,

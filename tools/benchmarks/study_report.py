@@ -6,8 +6,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Mapping, Optional, Sequence
 
-from study_grid import FLOAT_BITS, GROUPS, Row
 from study_plots import PLOTS
+from study_rows import FLOAT_BITS, GROUPS, Row
 from study_runs import Run, StaleRunError
 from study_statistics import Difference, compare, summarize
 

@@ -16,7 +16,7 @@ from typing import IO, Any, Mapping, Optional, Sequence
 
 import torch
 from mmengine.config import Config
-from study_grid import Row
+from study_rows import Row
 
 from mmaqd.demo.commands import command_line, shown_path
 from mmaqd.demo.stages import write_json

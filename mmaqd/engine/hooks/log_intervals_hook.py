@@ -53,6 +53,6 @@ class LogIntervalsHook(Hook):
             runner.logger.warning(
                 f'The interval of {jumped[0]}{others} went from {last[jumped[0]]:.4g} to '
                 f'{intervals[jumped[0]]:.4g} within {self.interval} iterations: its training is '
-                'unstable. Set gradient_factor=True of a LIQ quantizer whose weights are not '
-                'normalized, or lower the learning rate of intervals by '
-                'optim_wrapper.paramwise_cfg.custom_keys (see docs/recipes.md).')
+                'unstable. Set gradient_factor=True of its LIQ quantizer, or lower the learning '
+                'rate of intervals by optim_wrapper.paramwise_cfg.custom_keys (see '
+                'docs/recipes.md).')

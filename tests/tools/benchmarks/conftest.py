@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / 'tools' / 'benchmarks'))
 
 import study_runs  # noqa: E402
-from study_grid import Row  # noqa: E402
+from study_rows import Row  # noqa: E402
 
 from mmaqd.demo import commands  # noqa: E402
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-from study_grid import FLOAT_BITS, GROUPS, all_rows
+from study_grid import all_rows
+from study_rows import FLOAT_BITS, GROUPS
 from study_runs import build_runs, needed_rows
 
 from mmaqd.conversion import quantization_table

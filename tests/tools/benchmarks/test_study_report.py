@@ -6,8 +6,8 @@ import json
 import pytest
 import study_report
 from matplotlib.image import imread
-from study_grid import Group
 from study_report import MARKERS, read_results, update_page, values, write_report
+from study_rows import Group
 
 
 @pytest.fixture

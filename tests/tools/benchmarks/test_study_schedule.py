@@ -191,7 +191,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {str(TOOLS)!r})
 import study_runs
-from study_grid import Row
+from study_rows import Row
 from study_schedule import Schedule
 from mmaqd.demo import commands
 root = Path({str(tmp_path)!r})

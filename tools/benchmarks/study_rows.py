@@ -1,0 +1,73 @@
+"""What a row of the accuracy study is, and the tables that show it."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Optional
+
+
+@dataclass(frozen=True)
+class Group:
+    """A table of the report.
+
+    Args:
+        title: Its title.
+        reference: What the references of its rows are, if they have any.
+    """
+
+    title: str
+    reference: str = ''
+
+
+#: The tables of the report, in their order.
+GROUPS = dict(
+    main=Group('LIQ with multi-level BN, at full size'),
+    norms=Group('Normalization of the head, float', 'multi-level BN'),
+    methods=Group('Methods, with one BN for all levels and with multi-level BN',
+                  'LIQ + multi-level BN'),
+    changes=Group('One change at a time, from LIQ with multi-level BN at 2 bits', 'unchanged'),
+    post_training=Group('Post-training quantization: intervals from data, no training'),
+    mended=Group('Tried to come closer to float', 'unchanged'),
+)
+FLOAT_BITS = 32
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the study.
+
+    Args:
+        name: Unique name, which is that of its folder.
+        config: Path below ``configs``.
+        groups: Names of the tables that show it.
+        detector: Its detector in the tables.
+        method: How it is quantized, ``'float'`` if it is not.
+        norm: Normalization of its head.
+        bits: Bits of most weights and activations, 32 for float.
+        note: What else tells it from the other rows.
+        overrides: Dotted keys of the config and their values.
+        start: Name of the row whose last checkpoint of the same seed it starts from.
+        twin: Name of the float row that it is compared with, trained for as many epochs.
+        reference: Name of a further row that it is compared with.
+        trains: False: only the intervals are started from data, by ``tools/calibrate.py``.
+        reestimates_bn: If it does not train, whether it estimates the statistics of BN anew.
+    """
+
+    name: str
+    config: str
+    groups: tuple[str, ...]
+    detector: str
+    method: str = 'float'
+    norm: str = 'multi-level BN'
+    bits: int = FLOAT_BITS
+    note: str = ''
+    overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    start: Optional[str] = None
+    twin: Optional[str] = None
+    reference: Optional[str] = None
+    trains: bool = True
+    reestimates_bn: bool = False
+
+    @property
+    def label(self) -> str:
+        """Method and note, by which tables and plots tell rows apart."""
+        return f'{self.method}, {self.note}' if self.note else self.method
