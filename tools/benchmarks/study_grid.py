@@ -204,6 +204,9 @@ def _changed_rows() -> list[Row]:
             f'{_INPUTS}.start': 'max'
         }),
         _changed('gradient-factor', 'gradient factor of LSQ', _GRADIENT_FACTOR),
+        # As LIQ has it by default where weights are not normalized.
+        _changed('first-last-factor', 'gradient factor of LSQ in the first and last convs only',
+                 dict.fromkeys((f'{each}.gradient_factor' for each in _FIRST_LAST[:2]), True)),
         first_last,
         _changed(
             'first-last-2-factor', f'{first_last.note}, with the gradient factor of LSQ', {
