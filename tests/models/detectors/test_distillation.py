@@ -101,6 +101,26 @@ def test_the_losses_compare_the_two_forward_passes(detector):
     torch.testing.assert_close({name: losses[name] for name in expected}, expected)
 
 
+def test_the_branches_of_a_head_are_compared_on_every_level(detector):
+    branch = 'bbox_head.reg_convs.0'
+    student = distill(
+        build_calibrated(detector).train(), BuildTeacher(detector),
+        [FeatureDistillationLoss(branch)])
+    losses = train_losses(student)
+
+    images = student.data_preprocessor(make_batch(), training=True)['inputs']
+    features: dict[nn.Module, list[Tensor]] = {}
+    models = build_calibrated(detector).train(), build(model_cfg(detector), 3).eval()
+    for model in models:
+        model.get_submodule(branch).register_forward_hook(
+            lambda module, _, output, model=model: features.setdefault(model, []).append(output))
+        model.bbox_head(model.extract_feat(images))
+    assert len(features[models[0]]) == len(student.bbox_head.prior_generator.strides)
+    expected = FeatureDistillationLoss(branch)(*features.values())
+    assert expected.keys() == distill_names(losses) == {'loss_distill_bbox_head_reg_convs_0'}
+    torch.testing.assert_close({name: losses[name] for name in expected}, expected)
+
+
 def test_a_student_equal_to_its_teacher_has_no_loss(detector):
     student = distill(build(model_cfg(detector), 3), BuildTeacher(detector), make_losses()).train()
     for module in student.modules():
