@@ -72,7 +72,7 @@ def _main_rows(detector: str, stem: str) -> list[Row]:
             name=row.name.replace('_6e_', '-distill_6e_'),
             config=row.config.replace('_6e_', '-distill_6e_'),
             note='distillation',
-            overrides=_TWIN_AS_TEACHER) for row in low_bit[1:]
+            overrides=_TWIN_AS_TEACHER) for row in low_bit
     ]
     return [twelve, twin, *low_bit, *distilled]
 
