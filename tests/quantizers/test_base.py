@@ -319,7 +319,7 @@ STEP = dict(start='constant', start_value=0.04)
 @pytest.mark.parametrize(('make', 'learning_rate'), [
     (lambda: LIQActivationQuantizer(4, **CONSTANT), 1e-3),
     (lambda: LIQWeightQuantizer(4, **CONSTANT), 1e-3),
-    (lambda: LIQWeightQuantizer(4, False, 0, 3, **CONSTANT), 1e-3),
+    (lambda: LIQWeightQuantizer(4, False, 0, 3, **CONSTANT), 3e-2),
     (lambda: LSQActivationQuantizer(4, **STEP), 2e-4),
     (lambda: LSQWeightQuantizer(4, **STEP), 5e-4),
     (lambda: LSQWeightQuantizer(4, 0, 3, **STEP), 5e-4),
