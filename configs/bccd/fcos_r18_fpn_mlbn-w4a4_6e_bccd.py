@@ -4,7 +4,7 @@ model = dict(
     type='mmaqd.QuantizedDetector',
     detector='FCOS',
     quantization=dict(
-        # The weights keep their mean, which was better at 3 and 4 bits: docs/recipes.md.
+        # The weights keep their mean, which was better: docs/recipes.md.
         weight_quantizer=dict(type='mmaqd.LIQWeightQuantizer', bit_width=4, center=False),
         input_quantizer=dict(type='mmaqd.LIQActivationQuantizer', bit_width=4),
         rules=[

@@ -1,5 +1,6 @@
-_base_ = './retinanet_r18_fpn_mlbn-w4a4-distill_6e_bccd.py'
+_base_ = ['./retinanet_r18_fpn_mlbn-w2a2_6e_bccd.py', '../_base_/bccd_distillation.py']
 
 model = dict(
-    quantization=dict(
-        weight_quantizer=dict(bit_width=2, center=True), input_quantizer=dict(bit_width=2)))
+    distillation=dict(
+        checkpoint='work_dirs/retinanet_r18_fpn_mlbn_12e-6e_bccd/epoch_6.pth',
+        losses=_base_.distillation_losses))

@@ -33,8 +33,9 @@ _NOT_NORMALIZED = {f'{_WEIGHTS}.normalize': False}
 _NOT_CENTERED = {f'{_WEIGHTS}.center': False}
 _GRADIENT_FACTOR = {f'{_WEIGHTS}.gradient_factor': True, f'{_INPUTS}.gradient_factor': True}
 # The quantizers of the first conv and of the prediction convs.
-_FIRST_LAST = tuple(f'model.quantization.rules.{each}'
-                    for each in ('0.weight_quantizer', '1.weight_quantizer', '1.input_quantizer'))
+_FIRST_LAST_WEIGHTS = ('model.quantization.rules.0.weight_quantizer',
+                       'model.quantization.rules.1.weight_quantizer')
+_FIRST_LAST = (*_FIRST_LAST_WEIGHTS, 'model.quantization.rules.1.input_quantizer')
 _FROZEN_BN = {'model.bbox_head.norm_eval': True}
 
 
@@ -206,7 +207,7 @@ def _changed_rows() -> list[Row]:
         _changed('gradient-factor', 'gradient factor of LSQ', _GRADIENT_FACTOR),
         # As LIQ has it by default where weights are not normalized.
         _changed('first-last-factor', 'gradient factor of LSQ in the first and last convs only',
-                 dict.fromkeys((f'{each}.gradient_factor' for each in _FIRST_LAST[:2]), True)),
+                 dict.fromkeys((f'{each}.gradient_factor' for each in _FIRST_LAST_WEIGHTS), True)),
         first_last,
         _changed(
             'first-last-2-factor', f'{first_last.note}, with the gradient factor of LSQ', {

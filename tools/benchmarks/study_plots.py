@@ -12,6 +12,7 @@ from study_rows import FLOAT_BITS, Row
 
 #: Gives the AP of a row in percent, by seed, out of the results.
 Values = Callable[[Any, str], Mapping[int, float]]
+_LABEL_WIDTH = 50  # characters; longer labels would leave the dots no room
 
 
 def plot_bits(rows: Sequence[Row], results: Any, values: Values) -> Optional[Figure]:
@@ -70,8 +71,6 @@ def plot_rows(rows: Sequence[Row], results: Any, values: Values) -> Optional[Fig
     axes.grid(axis='x', alpha=0.3)
     return figure
 
-
-_LABEL_WIDTH = 50  # characters; longer labels would leave the dots no room
 
 #: The plot of a group, by its name.
 PLOTS = dict(
