@@ -27,8 +27,10 @@ _METHODS = dict(
 _WEIGHTS, _INPUTS = 'model.quantization.weight_quantizer', 'model.quantization.input_quantizer'
 _DISTILLED = 'distillation of neck and outputs'
 _DISTILLED_FROM_TWIN = 'distillation from the float model of 12 + 6 epochs'
-_TEACHER = {'model.distillation.checkpoint': '{start}'}
+_START_AS_TEACHER = {'model.distillation.checkpoint': '{start}'}
 _TWIN_AS_TEACHER = {'model.distillation.checkpoint': '{twin}'}
+_LONGER_AS_TEACHER = {'model.distillation.checkpoint': '{teacher}'}
+_DISTILLED_FROM_LONGER = 'distillation from the float model of 12 + 24 epochs'
 _NOT_NORMALIZED = {f'{_WEIGHTS}.normalize': False}
 _NOT_CENTERED = {f'{_WEIGHTS}.center': False}
 _GRADIENT_FACTOR = {f'{_WEIGHTS}.gradient_factor': True, f'{_INPUTS}.gradient_factor': True}
@@ -44,6 +46,7 @@ def all_rows() -> dict[str, Row]:
     rows = [
         *_main_rows('RetinaNet-R18', 'retinanet_r18_fpn_mlbn'),
         *_main_rows('FCOS-R18', 'fcos_r18_fpn_mlbn'),
+        *_better_taught_rows('RetinaNet-R18', 'retinanet_r18_fpn_mlbn'),
         *_float_rows(),
         *_method_rows(),
         *_changed_rows(),
@@ -76,6 +79,21 @@ def _main_rows(detector: str, stem: str) -> list[Row]:
             overrides=_TWIN_AS_TEACHER) for row in low_bit
     ]
     return [twelve, twin, *low_bit, *distilled]
+
+
+def _better_taught_rows(detector: str, stem: str) -> list[Row]:
+    """The distilled main rows of a detector, but from a float model that trained longer."""
+    rows = {row.name: row for row in _main_rows(detector, stem)}
+    teacher = _trained_on(rows[f'{stem}_12e_bccd'], 24)
+    students = [
+        replace(
+            row,
+            name=name.replace('-distill_', '-distill-long_'),
+            note=_DISTILLED_FROM_LONGER,
+            overrides=_LONGER_AS_TEACHER,
+            teacher=teacher.name) for name, row in rows.items() if '-distill_' in name
+    ]
+    return [teacher, *students]
 
 
 def _trained_on(row: Row, epochs: int = 6) -> Row:
@@ -264,21 +282,22 @@ def _mended_rows() -> list[Row]:
                  'mended'),
         _option('precisebn', 'BN re-estimated at the end'),
         _option('levels', 'an interval for each level in the head'),
-        _option('distill', _DISTILLED, _TEACHER),
+        _option('distill', _DISTILLED, _START_AS_TEACHER),
         _option('distill-neck', 'distillation of the neck', {
-            **_TEACHER, 'model.distillation.losses.1.loss_weight': 0.0
+            **_START_AS_TEACHER, 'model.distillation.losses.1.loss_weight': 0.0
         }),
         _option('distill-outputs', 'distillation of the outputs', {
-            **_TEACHER, 'model.distillation.losses.0.loss_weight': 0.0
+            **_START_AS_TEACHER, 'model.distillation.losses.0.loss_weight': 0.0
         }),
         _option(
             'distill-strong', f'{_DISTILLED}, weights 3 and 6', {
-                **_TEACHER, 'model.distillation.losses.0.loss_weight': 3.0,
+                **_START_AS_TEACHER, 'model.distillation.losses.0.loss_weight': 3.0,
                 'model.distillation.losses.1.loss_weight': 6.0
             }),
         _option('distill-twin', _DISTILLED_FROM_TWIN, _TWIN_AS_TEACHER),
         *_rows_at_more_bits(),
         *_longer_rows(),
+        *_small_better_taught_rows(),
     ]
 
 
@@ -298,7 +317,7 @@ def _distilled(bits: int,
                note: str = _DISTILLED,
                overrides: Mapping[str, Any] | None = None) -> Row:
     """Distillation at more bits, where the configs do without."""
-    overrides = {**_TEACHER, **_all_at(bits), **_NOT_CENTERED, **(overrides or {})}
+    overrides = {**_START_AS_TEACHER, **_all_at(bits), **_NOT_CENTERED, **(overrides or {})}
     row = _changed(key, note, overrides, 'mended', bits)
     return replace(row, config=_option('distill', note).config)
 
@@ -315,13 +334,23 @@ def _longer_rows() -> list[Row]:
     rows = [
         _changed('12e', '12 low-bit epochs', _epochs(12), 'mended'),
         _option('distill-12e', note, {
-            **_TEACHER,
+            **_START_AS_TEACHER,
             **_epochs(12)
         }),
         replace(progressive, start=_small_low_bit(4).name),
         _distilled(4, 'distill-12e', note, _epochs(12)),
     ]
     return [twin] + [replace(row, twin=twin.name) for row in rows]
+
+
+def _small_better_taught_rows() -> list[Row]:
+    teacher = replace(_trained_on(_float_rows()[0], 24), groups=('mended', ))
+    rows = [_option('distill-long', _DISTILLED_FROM_LONGER, _LONGER_AS_TEACHER)]
+    rows += [
+        _distilled(bits, 'distill-long', _DISTILLED_FROM_LONGER, _LONGER_AS_TEACHER)
+        for bits in (3, 4)
+    ]
+    return [teacher] + [replace(row, teacher=teacher.name) for row in rows]
 
 
 def _option(key: str, note: str, overrides: Mapping[str, Any] | None = None) -> Row:

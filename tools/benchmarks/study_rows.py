@@ -44,9 +44,11 @@ class Row:
         norm: Normalization of its head.
         bits: Bits of most weights and activations, 32 for float.
         note: What else tells it from the other rows.
-        overrides: Dotted keys of the config and their values.
+        overrides: Dotted keys of the config and their values, in which ``{start}``, ``{twin}`` and
+            ``{teacher}`` stand for the last checkpoints of these rows.
         start: Name of the row whose last checkpoint of the same seed it starts from.
         twin: Name of the float row that it is compared with, trained for as many epochs.
+        teacher: Name of another float row that it learns from.
         reference: Name of a further row that it is compared with.
         trains: False: only the intervals are started from data, by ``tools/calibrate.py``.
         reestimates_bn: If it does not train, whether it estimates the statistics of BN anew.
@@ -63,6 +65,7 @@ class Row:
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
     start: Optional[str] = None
     twin: Optional[str] = None
+    teacher: Optional[str] = None
     reference: Optional[str] = None
     trains: bool = True
     reestimates_bn: bool = False
@@ -71,3 +74,9 @@ class Row:
     def label(self) -> str:
         """Method and note, by which tables and plots tell rows apart."""
         return f'{self.method}, {self.note}' if self.note else self.method
+
+    @property
+    def named_rows(self) -> dict[str, str]:
+        """Names of the rows that ``overrides`` may name, by what stands for them there."""
+        found = {name: getattr(self, name) for name in ('start', 'twin', 'teacher')}
+        return {name: row for name, row in found.items() if row}

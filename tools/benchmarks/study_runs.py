@@ -74,7 +74,7 @@ class Run:
         """Dotted keys that training and testing share, checkpoints and split filled in."""
         named = {
             name: self._others[other].checkpoint
-            for name, other in (('start', self.row.start), ('twin', self.row.twin)) if other
+            for name, other in self.row.named_rows.items()
         }
         filled = {
             key: value.format(**named) if isinstance(value, str) else value
@@ -268,9 +268,11 @@ class Run:
 
 def needed_rows(row: Row) -> list[str]:
     """Names of the rows whose checkpoints a row uses."""
-    values = [value for value in row.overrides.values() if isinstance(value, str)]
-    uses_twin = any('{twin}' in value for value in values)
-    return [name for name in (row.start, row.twin if uses_twin else None) if name]
+    texts = [value for value in row.overrides.values() if isinstance(value, str)]
+    return [
+        other for name, other in row.named_rows.items()
+        if name == 'start' or any(f'{{{name}}}' in text for text in texts)
+    ]
 
 
 def build_runs(rows: Mapping[str, Row], seeds: Sequence[int], out: str | Path,

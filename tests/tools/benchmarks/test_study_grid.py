@@ -49,6 +49,15 @@ def test_rows_refer_to_rows_before_them_and_to_groups(name):
     assert row.reference is None or (row.reference in ROWS and row.reference != name)
 
 
+@pytest.mark.parametrize('name', [name for name, row in ROWS.items() if row.teacher])
+def test_a_teacher_is_a_float_row_that_trained_longer_than_the_twin(name):
+    row = ROWS[name]
+    assert row.teacher in needed_rows(row)
+    assert ROWS[row.teacher].bits == FLOAT_BITS
+    assert total_epochs(row.teacher) > total_epochs(row.twin)
+    assert row.teacher in str(RUNS[name].config.model.distillation.checkpoint)
+
+
 def total_epochs(name: str) -> int:
     """Epochs of a row and of all that it starts from."""
     start = ROWS[name].start
@@ -100,8 +109,8 @@ def test_the_model_is_what_the_row_says(name):
 
 def test_rows_of_the_full_size_and_of_the_small_model_are_the_files_of_the_configs():
     for name in (*(name for name in ROWS if 'main' in ROWS[name].groups), BASE):
-        if '12e-6e' not in name:
-            assert ROWS[name].config == f'bccd/{name}.py'
+        if '12e-' not in name:
+            assert ROWS[name].config == f'bccd/{name}.py'.replace('-distill-long_', '-distill_')
             assert set(ROWS[name].overrides) <= {'model.distillation.checkpoint'}
 
 

@@ -86,8 +86,10 @@ class TestCommandLines:
             assert set(options) <= set(run.arguments(step))
         assert run.config.test_dataloader.dataset.ann_file == 'annotations/val.json'
 
-    def test_an_override_can_name_a_checkpoint(self, make_runs, make_row):
-        low = make_row('low', start='base', twin='long', overrides={'model.teacher': '{twin}'})
+    @pytest.mark.parametrize('named', ['twin', 'teacher'])
+    def test_an_override_can_name_a_checkpoint(self, make_runs, make_row, named):
+        overrides = {'model.teacher': f'{{{named}}}'}
+        low = make_row('low', start='base', overrides=overrides, **{named: 'long'})
         assert needed_rows(low) == ['base', 'long']
         runs = make_runs(make_row('base'), make_row('long', start='base'), low)
         assert 'model.teacher=out/long/seed_0/epoch_3.pth' in runs['low/0'].arguments('train')
