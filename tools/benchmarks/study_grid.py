@@ -43,10 +43,11 @@ _FROZEN_BN = {'model.bbox_head.norm_eval': True}
 
 def all_rows() -> dict[str, Row]:
     """Every row by its name; what a row starts from stands before it."""
+    retinanet = _main_rows('RetinaNet-R18', 'retinanet_r18_fpn_mlbn')
     rows = [
-        *_main_rows('RetinaNet-R18', 'retinanet_r18_fpn_mlbn'),
+        *retinanet,
         *_main_rows('FCOS-R18', 'fcos_r18_fpn_mlbn'),
-        *_better_taught_rows('RetinaNet-R18', 'retinanet_r18_fpn_mlbn'),
+        *_better_taught_rows(retinanet),
         *_float_rows(),
         *_method_rows(),
         *_changed_rows(),
@@ -81,17 +82,16 @@ def _main_rows(detector: str, stem: str) -> list[Row]:
     return [twelve, twin, *low_bit, *distilled]
 
 
-def _better_taught_rows(detector: str, stem: str) -> list[Row]:
-    """The distilled main rows of a detector, but from a float model that trained longer."""
-    rows = {row.name: row for row in _main_rows(detector, stem)}
-    teacher = _trained_on(rows[f'{stem}_12e_bccd'], 24)
+def _better_taught_rows(main: list[Row]) -> list[Row]:
+    """The distilled ones of the main rows, their teacher a float model that trained longer."""
+    teacher = _trained_on(main[0], 24)
     students = [
         replace(
             row,
-            name=name.replace('-distill_', '-distill-long_'),
+            name=row.name.replace('-distill_', '-distill-long_'),
             note=_DISTILLED_FROM_LONGER,
             overrides=_LONGER_AS_TEACHER,
-            teacher=teacher.name) for name, row in rows.items() if '-distill_' in name
+            teacher=teacher.name) for row in main if row.overrides == _TWIN_AS_TEACHER
     ]
     return [teacher, *students]
 
