@@ -26,7 +26,7 @@ from study_grid import all_rows
 from study_record import merge, read_record
 from study_report import Results, read_results, update_page, write_report
 from study_rows import GROUPS, Row
-from study_runs import SPLITS, Run, StaleRunError, build_runs, needed_rows
+from study_runs import SPLITS, Run, StaleRunError, build_runs
 from study_schedule import Schedule, make_slots
 
 _OUT = 'work_dirs/accuracy_study'
@@ -72,7 +72,7 @@ def select(rows: Mapping[str, Row], patterns: Sequence[str],
     pending = list(chosen)
     while pending:
         row = rows[pending.pop()]
-        new = {*needed_rows(row), *filter(None, (row.twin, row.reference))} - chosen
+        new = {*row.needs.values(), *filter(None, (row.twin, row.reference))} - chosen
         chosen |= new
         pending += new
     return {name: row for name, row in rows.items() if name in chosen}

@@ -54,7 +54,7 @@ def merge(found: Results, recorded: Results, rows: Mapping[str, Row]) -> Results
     return merged
 
 
-_SETTINGS = ('config', 'overrides', 'start')
+_SETTINGS = ('config', 'overrides', 'needs')
 
 
 def _origin(name: str, rows: Mapping[str, Row]) -> str:

@@ -41,8 +41,8 @@ def values(results: Results, row: str, metric: str = 'bbox_mAP') -> dict[int, fl
 
 
 def settings_of(row: Row) -> dict[str, Any]:
-    """What ``accuracy.json`` keeps of a row, by which it is known again."""
-    return dict(config=row.config, overrides=dict(row.overrides), start=row.start)
+    """What ``accuracy.json`` keeps of a row, by which it is known again: all that its runs use."""
+    return dict(config=row.config, overrides=dict(row.overrides), needs=row.needs)
 
 
 def write_report(rows: Mapping[str, Row], results: Results, folder: Path) -> Path:

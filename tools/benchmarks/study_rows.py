@@ -76,7 +76,12 @@ class Row:
         return f'{self.method}, {self.note}' if self.note else self.method
 
     @property
-    def named_rows(self) -> dict[str, str]:
-        """Names of the rows that ``overrides`` may name, by what stands for them there."""
+    def needs(self) -> dict[str, str]:
+        """Names of the rows whose checkpoints it uses, by what stands for them in ``overrides``."""
+        texts = [value for value in self.overrides.values() if isinstance(value, str)]
         found = {name: getattr(self, name) for name in ('start', 'twin', 'teacher')}
-        return {name: row for name, row in found.items() if row}
+        return {
+            name: row
+            for name, row in found.items()
+            if row and (name == 'start' or any(f'{{{name}}}' in text for text in texts))
+        }

@@ -55,7 +55,7 @@ class Run:
         self.row, self.seed, self.split = row, seed, split
         self.folder = Path(out, row.name, f'seed_{seed}')
         self.start = others[row.start] if row.start else None
-        self.needs = [others[name] for name in needed_rows(row)]
+        self.needs = [others[name] for name in row.needs.values()]
         self._others = others
         self._lock: Optional[IO[str]] = None
 
@@ -72,10 +72,7 @@ class Run:
     @cached_property
     def overrides(self) -> dict[str, Any]:
         """Dotted keys that training and testing share, checkpoints and split filled in."""
-        named = {
-            name: self._others[other].checkpoint
-            for name, other in self.row.named_rows.items()
-        }
+        named = {name: self._others[other].checkpoint for name, other in self.row.needs.items()}
         filled = {
             key: value.format(**named) if isinstance(value, str) else value
             for key, value in self.row.overrides.items()
@@ -264,15 +261,6 @@ class Run:
             and all(attempt['cpu_seconds'] is not None for attempt in attempts),
             versions=_versions(),
             machine=_machine())
-
-
-def needed_rows(row: Row) -> list[str]:
-    """Names of the rows whose checkpoints a row uses."""
-    texts = [value for value in row.overrides.values() if isinstance(value, str)]
-    return [
-        other for name, other in row.named_rows.items()
-        if name == 'start' or any(f'{{{name}}}' in text for text in texts)
-    ]
 
 
 def build_runs(rows: Mapping[str, Row], seeds: Sequence[int], out: str | Path,

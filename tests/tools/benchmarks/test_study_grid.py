@@ -6,7 +6,7 @@ import torch
 from mmengine.registry import DefaultScope
 from study_grid import all_rows
 from study_rows import FLOAT_BITS, GROUPS
-from study_runs import build_runs, needed_rows
+from study_runs import build_runs
 
 from mmaqd.conversion import quantization_table
 from mmaqd.layers import MultiLevelBN
@@ -44,7 +44,7 @@ def test_the_promised_rows_exist():
 def test_rows_refer_to_rows_before_them_and_to_groups(name):
     row, before = ROWS[name], list(ROWS)[:list(ROWS).index(name)]
     assert set(row.groups) and set(row.groups) <= set(GROUPS)
-    assert set(needed_rows(row)) <= set(before)
+    assert set(row.needs.values()) <= set(before)
     assert row.twin is None or row.twin in before
     assert row.reference is None or (row.reference in ROWS and row.reference != name)
 
@@ -52,7 +52,7 @@ def test_rows_refer_to_rows_before_them_and_to_groups(name):
 @pytest.mark.parametrize('name', [name for name, row in ROWS.items() if row.teacher])
 def test_a_teacher_is_a_float_row_that_trained_longer_than_the_twin(name):
     row = ROWS[name]
-    assert row.teacher in needed_rows(row)
+    assert row.needs['teacher'] == row.teacher
     assert ROWS[row.teacher].bits == FLOAT_BITS
     assert total_epochs(row.teacher) > total_epochs(row.twin)
     assert row.teacher in str(RUNS[name].config.model.distillation.checkpoint)

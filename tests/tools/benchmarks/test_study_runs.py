@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from study_runs import METRICS, StaleRunError, build_runs, is_in_use, is_whole, needed_rows
+from study_runs import METRICS, StaleRunError, build_runs, is_in_use, is_whole
 
 
 @pytest.fixture
@@ -90,13 +90,13 @@ class TestCommandLines:
     def test_an_override_can_name_a_checkpoint(self, make_runs, make_row, named):
         overrides = {'model.teacher': f'{{{named}}}'}
         low = make_row('low', start='base', overrides=overrides, **{named: 'long'})
-        assert needed_rows(low) == ['base', 'long']
+        assert low.needs == {'start': 'base', named: 'long'}
         runs = make_runs(make_row('base'), make_row('long', start='base'), low)
         assert 'model.teacher=out/long/seed_0/epoch_3.pth' in runs['low/0'].arguments('train')
         assert runs['low/0'].needs == [runs['base/0'], runs['long/0']]
 
     def test_a_twin_that_is_only_compared_with_is_not_needed(self, make_row):
-        assert needed_rows(make_row('low', start='base', twin='long')) == ['base']
+        assert make_row('low', start='base', twin='long').needs == {'start': 'base'}
 
 
 class TestState:
