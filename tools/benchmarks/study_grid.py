@@ -39,6 +39,14 @@ _FIRST_LAST_WEIGHTS = ('model.quantization.rules.0.weight_quantizer',
                        'model.quantization.rules.1.weight_quantizer')
 _FIRST_LAST = (*_FIRST_LAST_WEIGHTS, 'model.quantization.rules.1.input_quantizer')
 _FROZEN_BN = {'model.bbox_head.norm_eval': True}
+# What makes a full-size config one of the small model.
+_SMALL_SIZE = {
+    'model.backbone.base_channels': 16,
+    'model.neck.in_channels': [16, 32, 64, 128],
+    'model.neck.out_channels': 64,
+    'model.bbox_head.in_channels': 64,
+    'model.bbox_head.feat_channels': 64
+}
 
 
 def all_rows() -> dict[str, Row]:
@@ -100,8 +108,8 @@ def _trained_on(row: Row, epochs: int = 6) -> Row:
     """The float row that low-bit rows are compared with: it trains as long as they do."""
     return replace(
         row,
-        name=row.name.replace('_12e_', f'_12e-{epochs}e_'),
-        note=f'12 + {epochs} epochs',
+        name=row.name.replace('e_bccd', f'e-{epochs}e_bccd'),
+        note=f'{row.note.removesuffix(" epochs")} + {epochs} epochs',
         overrides=_epochs(epochs),
         start=row.name)
 
@@ -344,13 +352,34 @@ def _longer_rows() -> list[Row]:
 
 
 def _small_better_taught_rows() -> list[Row]:
-    teacher = replace(_trained_on(_float_rows()[0], 24), groups=('mended', ))
-    rows = [_option('distill-long', _DISTILLED_FROM_LONGER, _LONGER_AS_TEACHER)]
-    rows += [
+    """Taught by, or started from, a float model that trained longer."""
+    longer = replace(_trained_on(_float_rows()[0], 24), groups=('mended', ))
+    taught = [_option('distill-long', _DISTILLED_FROM_LONGER, _LONGER_AS_TEACHER)]
+    taught += [
         _distilled(bits, 'distill-long', _DISTILLED_FROM_LONGER, _LONGER_AS_TEACHER)
         for bits in (3, 4)
     ]
-    return [teacher] + [replace(row, teacher=teacher.name) for row in rows]
+    recipe = 'full-size recipe'
+    taught += [
+        _full_size_recipe(bits, 'recipe-long', f'{recipe}, {_DISTILLED_FROM_LONGER}',
+                          _LONGER_AS_TEACHER) for bits in (4, 2)
+    ]
+    twin = _trained_on(longer)
+    started = [
+        _full_size_recipe(bits, 'recipe-late', f'{recipe}, {longer.note} in float before',
+                          _TWIN_AS_TEACHER) for bits in (4, 2)
+    ]
+    return [
+        longer, *(replace(row, teacher=longer.name) for row in taught), twin,
+        *(replace(row, start=longer.name, twin=twin.name, reference=None) for row in started)
+    ]
+
+
+def _full_size_recipe(bits: int, key: str, note: str, teacher: Mapping[str, Any]) -> Row:
+    """The distilled full-size config with the channels of the small model."""
+    row = _changed(key, note, {}, 'mended', bits)
+    config = f'bccd/retinanet_r18_fpn_mlbn-w{bits}a{bits}-distill_6e_bccd.py'
+    return replace(row, config=config, overrides={**_SMALL_SIZE, **teacher})
 
 
 def _option(key: str, note: str, overrides: Mapping[str, Any] | None = None) -> Row:
