@@ -365,13 +365,13 @@ def _small_better_taught_rows() -> list[Row]:
                           _LONGER_AS_TEACHER) for bits in (4, 2)
     ]
     twin = _trained_on(longer)
-    started = [
-        _full_size_recipe(bits, 'recipe-late', f'{recipe}, {longer.note} in float before',
-                          _TWIN_AS_TEACHER) for bits in (4, 2)
-    ]
+    started = _full_size_recipe(4, 'recipe-late', f'{recipe}, {longer.note} in float before',
+                                _TWIN_AS_TEACHER)
     return [
-        longer, *(replace(row, teacher=longer.name) for row in taught), twin,
-        *(replace(row, start=longer.name, twin=twin.name, reference=None) for row in started)
+        longer,
+        *(replace(row, teacher=longer.name) for row in taught),
+        twin,
+        replace(started, start=longer.name, twin=twin.name, reference=None),
     ]
 
 

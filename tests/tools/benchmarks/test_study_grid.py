@@ -16,6 +16,7 @@ ROWS = all_rows()
 RUNS = {run.row.name: run for run in build_runs(ROWS, [0], 'out', 'test')}
 LOW_BIT = [name for name, row in ROWS.items() if row.bits < FLOAT_BITS]
 BASE = 'retinanet_r18-c16_fpn_mlbn-w2a2_6e_bccd'
+FULL_SIZE = 'retinanet_r18_fpn_mlbn-w4a4-distill_6e_bccd'
 SCHEDULE = ('train_cfg', 'param_scheduler', 'optim_wrapper', 'train_dataloader')
 
 
@@ -144,3 +145,16 @@ def test_shared_bn_is_one_bn():
     with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
         head = MODELS.build(model).bbox_head
     assert not [module for module in head.modules() if isinstance(module, MultiLevelBN)]
+
+
+@pytest.mark.parametrize('name', [name for name in ROWS if '-recipe-' in name])
+def test_the_full_size_recipe_on_the_small_model_takes_the_weights_of_the_small_model(name):
+    assert shapes(ROWS[name].start).items() <= shapes(name).items()
+    distillation = RUNS[name].config.model.distillation
+    assert distillation.losses == RUNS[FULL_SIZE].config.model.distillation.losses
+
+
+def shapes(name: str) -> dict[str, torch.Size]:
+    with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
+        model = MODELS.build(RUNS[name].config.model)
+    return {key: tensor.shape for key, tensor in model.state_dict().items()}
