@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
-from study_report import Results, settings_of
+from study_report import SETTINGS, Results, settings_of
 from study_rows import Row
 
 
@@ -31,7 +31,7 @@ def read_record(record: Path,
     results: dict[str, dict[int, dict[str, Any]]] = {}
     for name, recorded in _load(record).items():
         runs = {int(seed): run for seed, run in recorded['runs'].items() if run['split'] == split}
-        settings = {key: recorded[key] for key in _SETTINGS}
+        settings = {key: recorded[key] for key in SETTINGS}
         if name in rows and json.loads(json.dumps(settings_of(rows[name]))) == settings:
             results[name] = runs
         elif runs:
@@ -54,9 +54,6 @@ def merge(found: Results, recorded: Results, rows: Mapping[str, Row]) -> Results
     return merged
 
 
-_SETTINGS = ('config', 'overrides', 'needs')
-
-
 def _origin(name: str, rows: Mapping[str, Row]) -> str:
     """Name of the row that nothing comes before."""
     while rows[name].start:
@@ -69,7 +66,7 @@ def _load(record: Path) -> dict[str, Any]:
         content = json.loads(record.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f'--record: {record} can not be read: {error}') from error
-    wanted = {*_SETTINGS, 'runs'}
+    wanted = {*SETTINGS, 'runs'}
     if isinstance(content, dict) and all(
             isinstance(row, dict) and wanted <= set(row) for row in content.values()):
         return content

@@ -16,6 +16,8 @@ from mmaqd.demo.stages import write_json
 TRAINED_ON = dict(
     test='Trained on trainval, evaluated on test.', val='Trained on train, evaluated on val.')
 MARKERS = ('<!-- accuracy_study.py: begin -->', '<!-- accuracy_study.py: end -->')
+#: Attributes of a row that decide what its runs compute.
+SETTINGS = ('config', 'overrides', 'needs')
 _HEADER = ('model', 'bits', 'head', 'seeds', 'AP', 'AP50', 'AP75', 'minus float')
 _METRICS = ('bbox_mAP_50', 'bbox_mAP_75')
 #: Results by the name of the row, then by seed.
@@ -42,7 +44,7 @@ def values(results: Results, row: str, metric: str = 'bbox_mAP') -> dict[int, fl
 
 def settings_of(row: Row) -> dict[str, Any]:
     """What ``accuracy.json`` keeps of a row, by which it is known again: all that its runs use."""
-    return dict(config=row.config, overrides=dict(row.overrides), needs=row.needs)
+    return {key: getattr(row, key) for key in SETTINGS}
 
 
 def write_report(rows: Mapping[str, Row], results: Results, folder: Path) -> Path:

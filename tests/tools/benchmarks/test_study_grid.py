@@ -7,6 +7,7 @@ from mmengine.registry import DefaultScope
 from study_grid import all_rows
 from study_rows import FLOAT_BITS, GROUPS
 from study_runs import build_runs
+from torch import nn
 
 from mmaqd.conversion import quantization_table
 from mmaqd.layers import MultiLevelBN
@@ -18,6 +19,12 @@ LOW_BIT = [name for name, row in ROWS.items() if row.bits < FLOAT_BITS]
 BASE = 'retinanet_r18-c16_fpn_mlbn-w2a2_6e_bccd'
 FULL_SIZE = 'retinanet_r18_fpn_mlbn-w4a4-distill_6e_bccd'
 SCHEDULE = ('train_cfg', 'param_scheduler', 'optim_wrapper', 'train_dataloader')
+
+
+def build(name: str) -> nn.Module:
+    """The model of a row, without memory for its weights."""
+    with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
+        return MODELS.build(RUNS[name].config.model)
 
 
 def test_the_promised_rows_exist():
@@ -86,9 +93,7 @@ def test_every_row_has_the_schedule_of_its_twin(name):
 
 @pytest.mark.parametrize('name', ROWS)
 def test_the_model_is_what_the_row_says(name):
-    row, config = ROWS[name], RUNS[name].config
-    with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
-        model = MODELS.build(config.model)
+    row, model = ROWS[name], build(name)
     norms = {type(module).__name__ for module in model.bbox_head.modules()}
     assert ('MultiLevelBN' in norms) == (row.norm == 'multi-level BN')
     assert ('GroupNorm' in norms) == (row.norm == 'GN')
@@ -140,10 +145,9 @@ def test_settings_of_changed_rows():
 
 
 def test_shared_bn_is_one_bn():
-    model = RUNS['retinanet_r18-c16_fpn_bn-w2a2-lsq_6e_bccd'].config.model
-    assert model.bbox_head.norm_cfg == dict(type='BN')
-    with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
-        head = MODELS.build(model).bbox_head
+    name = 'retinanet_r18-c16_fpn_bn-w2a2-lsq_6e_bccd'
+    assert RUNS[name].config.model.bbox_head.norm_cfg == dict(type='BN')
+    head = build(name).bbox_head
     assert not [module for module in head.modules() if isinstance(module, MultiLevelBN)]
 
 
@@ -155,6 +159,4 @@ def test_the_full_size_recipe_on_the_small_model_takes_the_weights_of_the_small_
 
 
 def shapes(name: str) -> dict[str, torch.Size]:
-    with DefaultScope.overwrite_default_scope('mmdet'), torch.device('meta'):
-        model = MODELS.build(RUNS[name].config.model)
-    return {key: tensor.shape for key, tensor in model.state_dict().items()}
+    return {key: tensor.shape for key, tensor in build(name).state_dict().items()}
