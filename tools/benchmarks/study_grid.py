@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Mapping
 
-from study_rows import Row
+from study_full_size import full_size_rows
+from study_rows import (LONGER_AS_TEACHER, TWIN_AS_TEACHER, Row, in_small_batches, schedule_of,
+                        trained_on)
 
 _SMALL = 'retinanet_r18-c16_fpn'
 _SMALL_DETECTOR = 'RetinaNet-R18, 16 channels'
@@ -28,8 +30,6 @@ _WEIGHTS, _INPUTS = 'model.quantization.weight_quantizer', 'model.quantization.i
 _DISTILLED = 'distillation of neck and outputs'
 _DISTILLED_FROM_TWIN = 'distillation from the float model of 12 + 6 epochs'
 _START_AS_TEACHER = {'model.distillation.checkpoint': '{start}'}
-_TWIN_AS_TEACHER = {'model.distillation.checkpoint': '{twin}'}
-_LONGER_AS_TEACHER = {'model.distillation.checkpoint': '{teacher}'}
 _DISTILLED_FROM_LONGER = 'distillation from the float model of 12 + 24 epochs'
 _NOT_NORMALIZED = {f'{_WEIGHTS}.normalize': False}
 _NOT_CENTERED = {f'{_WEIGHTS}.center': False}
@@ -51,11 +51,8 @@ _SMALL_SIZE = {
 
 def all_rows() -> dict[str, Row]:
     """Every row by its name; what a row starts from stands before it."""
-    retinanet = _main_rows('RetinaNet-R18', 'retinanet_r18_fpn_mlbn')
     rows = [
-        *retinanet,
-        *_main_rows('FCOS-R18', 'fcos_r18_fpn_mlbn'),
-        *_better_taught_rows(retinanet),
+        *full_size_rows(),
         *_float_rows(),
         *_method_rows(),
         *_changed_rows(),
@@ -63,61 +60,6 @@ def all_rows() -> dict[str, Row]:
         *_mended_rows(),
     ]
     return {row.name: row for row in rows}
-
-
-def _main_rows(detector: str, stem: str) -> list[Row]:
-    twelve = Row(f'{stem}_12e_bccd', f'bccd/{stem}_12e_bccd.py', ('main', ), detector,
-                 note='12 epochs')  # yapf: disable
-    twin = _trained_on(twelve)
-    twin = replace(twin, config=f'bccd/{twin.name}.py', overrides={})
-    low_bit = [
-        Row(f'{stem}-w{bits}a{bits}_6e_bccd',
-            f'bccd/{stem}-w{bits}a{bits}_6e_bccd.py', ('main', ),
-            detector,
-            method='LIQ',
-            bits=bits,
-            start=twelve.name,
-            twin=twin.name) for bits in (4, 3, 2)
-    ]
-    distilled = [
-        replace(
-            row,
-            name=row.name.replace('_6e_', '-distill_6e_'),
-            config=row.config.replace('_6e_', '-distill_6e_'),
-            note='distillation',
-            overrides=_TWIN_AS_TEACHER) for row in low_bit
-    ]
-    return [twelve, twin, *low_bit, *distilled]
-
-
-def _better_taught_rows(main: list[Row]) -> list[Row]:
-    """The distilled ones of the main rows, their teacher a float model that trained longer."""
-    teacher = _trained_on(main[0], 24)
-    students = [
-        replace(
-            row,
-            name=row.name.replace('-distill_', '-distill-long_'),
-            note=_DISTILLED_FROM_LONGER,
-            overrides=_LONGER_AS_TEACHER,
-            teacher=teacher.name) for row in main if row.overrides == _TWIN_AS_TEACHER
-    ]
-    return [teacher, *students]
-
-
-def _trained_on(row: Row, epochs: int = 6) -> Row:
-    """The float row that low-bit rows are compared with: it trains as long as they do."""
-    return replace(
-        row,
-        name=row.name.replace('e_bccd', f'e-{epochs}e_bccd'),
-        note=f'{row.note.removesuffix(" epochs")} + {epochs} epochs',
-        overrides=_epochs(epochs),
-        start=row.name)
-
-
-def _epochs(number: int) -> dict[str, int]:
-    """The schedule of the low-bit configs with another number of epochs."""
-    keys = ('train_cfg.max_epochs', 'param_scheduler.1.end', 'param_scheduler.1.T_max')
-    return dict.fromkeys(keys, number)
 
 
 def _small_float(norm: str, epochs: str = '12e') -> str:
@@ -131,7 +73,7 @@ def _float_rows() -> list[Row]:
         twelve = Row(
             name, f'bccd/{name}.py', ('norms', ), _SMALL_DETECTOR, norm=title, note='12 epochs')
         reference = None if norm == 'mlbn' else _small_float('mlbn', '12e-6e')
-        rows += [twelve, replace(_trained_on(twelve), reference=reference)]
+        rows += [twelve, replace(trained_on(twelve), reference=reference)]
     return rows
 
 
@@ -302,10 +244,11 @@ def _mended_rows() -> list[Row]:
                 **_START_AS_TEACHER, 'model.distillation.losses.0.loss_weight': 3.0,
                 'model.distillation.losses.1.loss_weight': 6.0
             }),
-        _option('distill-twin', _DISTILLED_FROM_TWIN, _TWIN_AS_TEACHER),
+        _option('distill-twin', _DISTILLED_FROM_TWIN, TWIN_AS_TEACHER),
         *_rows_at_more_bits(),
         *_longer_rows(),
         *_small_better_taught_rows(),
+        *_small_batch_rows(),
     ]
 
 
@@ -314,7 +257,7 @@ def _rows_at_more_bits() -> list[Row]:
     for bits in (3, 4):
         rows += [
             _distilled(bits),
-            _distilled(bits, 'distill-twin', _DISTILLED_FROM_TWIN, _TWIN_AS_TEACHER),
+            _distilled(bits, 'distill-twin', _DISTILLED_FROM_TWIN, TWIN_AS_TEACHER),
             _changed('centered-weights', note, {f'{_WEIGHTS}.center': True}, 'mended', bits),
         ]
     return rows
@@ -336,43 +279,53 @@ def _all_at(bits: int) -> dict[str, int]:
 
 def _longer_rows() -> list[Row]:
     """Twelve low-bit epochs, against a float row that has trained for as long."""
-    twin = replace(_trained_on(_float_rows()[0], 12), groups=('mended', ))
+    twin = replace(trained_on(_float_rows()[0], 12), groups=('mended', ))
     progressive = _option('progressive', '6 epochs at 4 bits first')
     note = '12 low-bit epochs, distillation'
     rows = [
-        _changed('12e', '12 low-bit epochs', _epochs(12), 'mended'),
+        _changed('12e', '12 low-bit epochs', schedule_of(12), 'mended'),
         _option('distill-12e', note, {
             **_START_AS_TEACHER,
-            **_epochs(12)
+            **schedule_of(12)
         }),
         replace(progressive, start=_small_low_bit(4).name),
-        _distilled(4, 'distill-12e', note, _epochs(12)),
+        _distilled(4, 'distill-12e', note, schedule_of(12)),
     ]
     return [twin] + [replace(row, twin=twin.name) for row in rows]
 
 
 def _small_better_taught_rows() -> list[Row]:
     """Taught by, or started from, a float model that trained longer."""
-    longer = replace(_trained_on(_float_rows()[0], 24), groups=('mended', ))
-    taught = [_option('distill-long', _DISTILLED_FROM_LONGER, _LONGER_AS_TEACHER)]
+    longer = replace(trained_on(_float_rows()[0], 24), groups=('mended', ))
+    taught = [_option('distill-long', _DISTILLED_FROM_LONGER, LONGER_AS_TEACHER)]
     taught += [
-        _distilled(bits, 'distill-long', _DISTILLED_FROM_LONGER, _LONGER_AS_TEACHER)
+        _distilled(bits, 'distill-long', _DISTILLED_FROM_LONGER, LONGER_AS_TEACHER)
         for bits in (3, 4)
     ]
     recipe = 'full-size recipe'
     taught += [
         _full_size_recipe(bits, 'recipe-long', f'{recipe}, {_DISTILLED_FROM_LONGER}',
-                          _LONGER_AS_TEACHER) for bits in (4, 2)
+                          LONGER_AS_TEACHER) for bits in (4, 2)
     ]
-    twin = _trained_on(longer)
+    twin = trained_on(longer)
     started = _full_size_recipe(4, 'recipe-late', f'{recipe}, {longer.note} in float before',
-                                _TWIN_AS_TEACHER)
+                                TWIN_AS_TEACHER)
     return [
         longer,
         *(replace(row, teacher=longer.name) for row in taught),
         twin,
         replace(started, start=longer.name, twin=twin.name, reference=None),
     ]
+
+
+def _small_batch_rows() -> list[Row]:
+    """The full-size recipe and the float row that it is compared with, both in smaller batches."""
+    twin = replace(in_small_batches(trained_on(_float_rows()[0])), groups=('mended', ))
+    students = [
+        in_small_batches(_full_size_recipe(bits, 'recipe', 'full-size recipe', TWIN_AS_TEACHER))
+        for bits in (4, 3, 2)
+    ]
+    return [twin, *(replace(row, twin=twin.name, reference=None) for row in students)]
 
 
 def _full_size_recipe(bits: int, key: str, note: str, teacher: Mapping[str, Any]) -> Row:

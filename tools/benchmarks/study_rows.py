@@ -1,7 +1,7 @@
 """What a row of the accuracy study is, and the tables that show it."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Mapping, Optional
 
 
@@ -29,6 +29,9 @@ GROUPS = dict(
     mended=Group('Tried to come closer to float', 'unchanged'),
 )
 FLOAT_BITS = 32
+# Overrides; ``Row`` says what stands in the braces.
+TWIN_AS_TEACHER = {'model.distillation.checkpoint': '{twin}'}
+LONGER_AS_TEACHER = {'model.distillation.checkpoint': '{teacher}'}
 
 
 @dataclass(frozen=True)
@@ -85,3 +88,31 @@ class Row:
             for name, row in found.items()
             if row and (name == 'start' or any(f'{{{name}}}' in text for text in texts))
         }
+
+
+def trained_on(row: Row, epochs: int = 6) -> Row:
+    """The float row that low-bit rows are compared with: it trains as long as they do."""
+    return replace(
+        row,
+        name=row.name.replace('e_bccd', f'e-{epochs}e_bccd'),
+        note=f'{row.note.removesuffix(" epochs")} + {epochs} epochs',
+        overrides=schedule_of(epochs),
+        start=row.name)
+
+
+def schedule_of(epochs: int) -> dict[str, int]:
+    """The schedule of the low-bit configs with another number of epochs."""
+    keys = ('train_cfg.max_epochs', 'param_scheduler.1.end', 'param_scheduler.1.T_max')
+    return dict.fromkeys(keys, epochs)
+
+
+def in_small_batches(row: Row) -> Row:
+    """A row with batches of 2 images instead of 8: four times the iterations for the same cost."""
+    end = '_6e_bccd' if '_6e_bccd' in row.name else '_bccd'
+    return replace(
+        row,
+        name=row.name.replace(end, f'-b2{end}'),
+        note=', '.join(filter(None, (row.note, 'batches of 2'))),
+        overrides={
+            **row.overrides, 'train_dataloader.batch_size': 2
+        })

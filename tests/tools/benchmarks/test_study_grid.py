@@ -91,6 +91,15 @@ def test_every_row_has_the_schedule_of_its_twin(name):
     assert [config[key] for key in SCHEDULE] == [twin[key] for key in SCHEDULE]
 
 
+@pytest.mark.parametrize('name', [name for name in LOW_BIT if '-b2_' in name])
+def test_a_row_in_small_batches_starts_from_large_ones_like_its_twin(name):
+    config, twin = RUNS[name].config, RUNS[ROWS[name].twin].config
+    assert [config[key] for key in SCHEDULE] == [twin[key] for key in SCHEDULE]
+    assert config.train_dataloader.batch_size == 2
+    assert RUNS[ROWS[name].start].config.train_dataloader.batch_size == 8
+    assert ROWS[name].start == ROWS[ROWS[name].twin].start
+
+
 @pytest.mark.parametrize('name', ROWS)
 def test_the_model_is_what_the_row_says(name):
     row, model = ROWS[name], build(name)
@@ -116,8 +125,10 @@ def test_the_model_is_what_the_row_says(name):
 def test_rows_of_the_full_size_and_of_the_small_model_are_the_files_of_the_configs():
     for name in (*(name for name in ROWS if 'main' in ROWS[name].groups), BASE):
         if '12e-' not in name:
-            assert ROWS[name].config == f'bccd/{name}.py'.replace('-distill-long_', '-distill_')
-            assert set(ROWS[name].overrides) <= {'model.distillation.checkpoint'}
+            file = name.replace('-distill-long_', '-distill_').replace('-b2_', '_')
+            assert ROWS[name].config == f'bccd/{file}.py'
+            changed = {'train_dataloader.batch_size'} if '-b2_' in name else set()
+            assert set(ROWS[name].overrides) - {'model.distillation.checkpoint'} == changed
 
 
 @pytest.mark.parametrize('name', [name for name in ROWS if name.startswith(BASE[:-8] + '-')])
