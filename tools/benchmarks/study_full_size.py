@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from study_rows import LONGER_AS_TEACHER, TWIN_AS_TEACHER, Row, in_small_batches, trained_on
+from study_rows import (DISTILLED_FROM_LONGER, LONGER_AS_TEACHER, TWIN_AS_TEACHER, Row,
+                        in_small_batches, trained_on)
 
 
 def full_size_rows() -> list[Row]:
@@ -49,7 +50,7 @@ def _better_taught_rows(main: list[Row]) -> list[Row]:
         replace(
             row,
             name=row.name.replace('-distill_', '-distill-long_'),
-            note='distillation from the float model of 12 + 24 epochs',
+            note=DISTILLED_FROM_LONGER,
             overrides=LONGER_AS_TEACHER,
             teacher=teacher.name) for row in main if row.overrides == TWIN_AS_TEACHER
     ]

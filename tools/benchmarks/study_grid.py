@@ -1,5 +1,7 @@
 """The rows of the accuracy study: each is a config, what is changed in it, and where it starts.
 
+Those of the full-size models are in ``study_full_size.py``, those of the small one here.
+
 A row is added by adding it to one of the functions below. Its name is its folder, so a row whose
 settings change should get another name. What it trains is exactly ``tools/train.py CONFIG
 --cfg-options`` with its overrides.
@@ -10,8 +12,8 @@ from dataclasses import replace
 from typing import Any, Mapping
 
 from study_full_size import full_size_rows
-from study_rows import (LONGER_AS_TEACHER, TWIN_AS_TEACHER, Row, in_small_batches, schedule_of,
-                        trained_on)
+from study_rows import (DISTILLED_FROM_LONGER, LONGER_AS_TEACHER, TWIN_AS_TEACHER, Row,
+                        in_small_batches, schedule_of, trained_on)
 
 _SMALL = 'retinanet_r18-c16_fpn'
 _SMALL_DETECTOR = 'RetinaNet-R18, 16 channels'
@@ -30,7 +32,6 @@ _WEIGHTS, _INPUTS = 'model.quantization.weight_quantizer', 'model.quantization.i
 _DISTILLED = 'distillation of neck and outputs'
 _DISTILLED_FROM_TWIN = 'distillation from the float model of 12 + 6 epochs'
 _START_AS_TEACHER = {'model.distillation.checkpoint': '{start}'}
-_DISTILLED_FROM_LONGER = 'distillation from the float model of 12 + 24 epochs'
 _NOT_NORMALIZED = {f'{_WEIGHTS}.normalize': False}
 _NOT_CENTERED = {f'{_WEIGHTS}.center': False}
 _GRADIENT_FACTOR = {f'{_WEIGHTS}.gradient_factor': True, f'{_INPUTS}.gradient_factor': True}
@@ -277,9 +278,14 @@ def _all_at(bits: int) -> dict[str, int]:
     return {f'{_WEIGHTS}.bit_width': bits, f'{_INPUTS}.bit_width': bits}
 
 
+def _mended_float(epochs: int) -> Row:
+    """The float row of so many epochs after twelve, with what was tried."""
+    return replace(trained_on(_float_rows()[0], epochs), groups=('mended', ))
+
+
 def _longer_rows() -> list[Row]:
     """Twelve low-bit epochs, against a float row that has trained for as long."""
-    twin = replace(trained_on(_float_rows()[0], 12), groups=('mended', ))
+    twin = _mended_float(12)
     progressive = _option('progressive', '6 epochs at 4 bits first')
     note = '12 low-bit epochs, distillation'
     rows = [
@@ -296,15 +302,15 @@ def _longer_rows() -> list[Row]:
 
 def _small_better_taught_rows() -> list[Row]:
     """Taught by, or started from, a float model that trained longer."""
-    longer = replace(trained_on(_float_rows()[0], 24), groups=('mended', ))
-    taught = [_option('distill-long', _DISTILLED_FROM_LONGER, LONGER_AS_TEACHER)]
+    longer = _mended_float(24)
+    taught = [_option('distill-long', DISTILLED_FROM_LONGER, LONGER_AS_TEACHER)]
     taught += [
-        _distilled(bits, 'distill-long', _DISTILLED_FROM_LONGER, LONGER_AS_TEACHER)
+        _distilled(bits, 'distill-long', DISTILLED_FROM_LONGER, LONGER_AS_TEACHER)
         for bits in (3, 4)
     ]
     recipe = 'full-size recipe'
     taught += [
-        _full_size_recipe(bits, 'recipe-long', f'{recipe}, {_DISTILLED_FROM_LONGER}',
+        _full_size_recipe(bits, 'recipe-long', f'{recipe}, {DISTILLED_FROM_LONGER}',
                           LONGER_AS_TEACHER) for bits in (4, 2)
     ]
     twin = trained_on(longer)
@@ -320,7 +326,7 @@ def _small_better_taught_rows() -> list[Row]:
 
 def _small_batch_rows() -> list[Row]:
     """The full-size recipe and the float row that it is compared with, both in smaller batches."""
-    twin = replace(in_small_batches(trained_on(_float_rows()[0])), groups=('mended', ))
+    twin = in_small_batches(_mended_float(6))
     students = [
         in_small_batches(_full_size_recipe(bits, 'recipe', 'full-size recipe', TWIN_AS_TEACHER))
         for bits in (4, 3, 2)

@@ -32,6 +32,7 @@ FLOAT_BITS = 32
 # Overrides; ``Row`` says what stands in the braces.
 TWIN_AS_TEACHER = {'model.distillation.checkpoint': '{twin}'}
 LONGER_AS_TEACHER = {'model.distillation.checkpoint': '{teacher}'}
+DISTILLED_FROM_LONGER = 'distillation from the float model of 12 + 24 epochs'
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def schedule_of(epochs: int) -> dict[str, int]:
 
 
 def in_small_batches(row: Row) -> Row:
-    """A row with batches of 2 images instead of 8: four times the iterations for the same cost."""
+    """A row with batches of 2 images instead of 8, which are four times as many iterations."""
     end = '_6e_bccd' if '_6e_bccd' in row.name else '_bccd'
     return replace(
         row,

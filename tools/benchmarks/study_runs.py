@@ -149,7 +149,7 @@ class Run:
             raise StaleRunError(
                 f'{self.folder} holds a training with other settings in {", ".join(differing)} '
                 f'than {self.row.name} has now. Move or remove the folder to run it again, or '
-                'give the changed row another name in tools/benchmarks/study_grid.py.')
+                'give the changed row another name where tools/benchmarks/study_grid.py has it.')
 
     def arguments(self, step: str) -> list[str]:
         """Command line of the tool for a step, see :data:`TOOLS`."""
