@@ -25,6 +25,8 @@ custom_hooks = [
     dict(type='mmaqd.ChannelsLastHook'),
     dict(type='mmaqd.CompileKernelsHook'),
 ]
+# Few bits need many iterations: docs/recipes.md.
+train_dataloader = dict(batch_size=2)
 max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [

@@ -1,7 +1,8 @@
 _base_ = './retinanet_r18_fpn_mlbn_12e_bccd.py'
 
 # Six epochs more, as the low-bit models train: the float twin that they are compared with, and the
-# teacher of those that are distilled.
+# teacher of those that are distilled. Few bits need many iterations: docs/recipes.md.
+train_dataloader = dict(batch_size=2)
 max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [

@@ -139,7 +139,7 @@ def test_float_models_train_on_as_the_low_bit_ones_do(name):
     own, before = load(name), load(name.replace('12e-6e', '12e'))
     low = load(name.replace('_12e-6e_', '-w4a4_6e_'))
     assert own.model == before.model
-    for key in ('train_cfg', 'param_scheduler', 'optim_wrapper', 'load_from'):
+    for key in ('train_cfg', 'param_scheduler', 'optim_wrapper', 'train_dataloader', 'load_from'):
         assert own[key] == low[key]
 
 
@@ -224,6 +224,13 @@ def test_metafile_lists_every_config_with_its_float_model(folder):
             twin = models[model['Float Model']['Name']]
             assert twin['Config'] == model['Float Model']['Config'] == f'configs/{twin_of(name)}'
             assert load(name).load_from == model['Float Model']['Weights'] == twin['Weights']
+
+
+def test_metafile_says_how_the_bccd_configs_train():
+    for model in yaml.safe_load((CONFIGS / 'bccd' / 'metafile.yml').read_text())['Models']:
+        config = load(model['Config'].removeprefix('configs/'))
+        assert model['Metadata']['Batch Size'] == config.train_dataloader.batch_size
+        assert model['Metadata']['Epochs'] == config.train_cfg.max_epochs
 
 
 @pytest.mark.parametrize('readme',

@@ -3,19 +3,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from study_rows import (DISTILLED_FROM_LONGER, LONGER_AS_TEACHER, TWIN_AS_TEACHER, Row,
-                        in_small_batches, trained_on)
+from study_rows import TWIN_AS_TEACHER, Row, in_batches_of, trained_on
 
 
 def full_size_rows() -> list[Row]:
     """RetinaNet and FCOS, each row after those that it needs."""
     retinanet = _main_rows('RetinaNet-R18', 'retinanet_r18_fpn_mlbn')
-    return [
-        *retinanet,
-        *_main_rows('FCOS-R18', 'fcos_r18_fpn_mlbn'),
-        *_better_taught_rows(retinanet),
-        *_small_batch_rows(retinanet),
-    ]
+    fcos = _main_rows('FCOS-R18', 'fcos_r18_fpn_mlbn')
+    return [*retinanet, *fcos, *_large_batch_rows(retinanet)]
 
 
 def _main_rows(detector: str, stem: str) -> list[Row]:
@@ -43,22 +38,8 @@ def _main_rows(detector: str, stem: str) -> list[Row]:
     return [twelve, twin, *low_bit, *distilled]
 
 
-def _better_taught_rows(main: list[Row]) -> list[Row]:
-    """The distilled ones of the main rows, their teacher a float model that trained longer."""
-    teacher = trained_on(main[0], 24)
-    students = [
-        replace(
-            row,
-            name=row.name.replace('-distill_', '-distill-long_'),
-            note=DISTILLED_FROM_LONGER,
-            overrides=LONGER_AS_TEACHER,
-            teacher=teacher.name) for row in main if row.overrides == TWIN_AS_TEACHER
-    ]
-    return [teacher, *students]
-
-
-def _small_batch_rows(main: list[Row]) -> list[Row]:
-    """The main rows of six epochs in smaller batches: the float row, too."""
-    twelve, twin, *low_bit = main
-    twin = in_small_batches(twin)
-    return [twin, *(replace(in_small_batches(row), twin=twin.name) for row in low_bit)]
+def _large_batch_rows(main: list[Row]) -> list[Row]:
+    """The main rows of six epochs, in batches as large as in the twelve before."""
+    twin, *low_bit = (
+        replace(in_batches_of(row, 8), groups=('large_batches', )) for row in main[1:])
+    return [twin, *(replace(row, twin=twin.name) for row in low_bit)]

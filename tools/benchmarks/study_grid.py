@@ -12,8 +12,7 @@ from dataclasses import replace
 from typing import Any, Mapping
 
 from study_full_size import full_size_rows
-from study_rows import (DISTILLED_FROM_LONGER, LONGER_AS_TEACHER, TWIN_AS_TEACHER, Row,
-                        in_small_batches, schedule_of, trained_on)
+from study_rows import BATCH_SIZE, TWIN_AS_TEACHER, Row, in_batches_of, schedule_of, trained_on
 
 _SMALL = 'retinanet_r18-c16_fpn'
 _SMALL_DETECTOR = 'RetinaNet-R18, 16 channels'
@@ -31,7 +30,9 @@ _METHODS = dict(
 _WEIGHTS, _INPUTS = 'model.quantization.weight_quantizer', 'model.quantization.input_quantizer'
 _DISTILLED = 'distillation of neck and outputs'
 _DISTILLED_FROM_TWIN = 'distillation from the float model of 12 + 6 epochs'
+_DISTILLED_FROM_LONGER = 'distillation from the float model of 12 + 24 epochs'
 _START_AS_TEACHER = {'model.distillation.checkpoint': '{start}'}
+_LONGER_AS_TEACHER = {'model.distillation.checkpoint': '{teacher}'}
 _NOT_NORMALIZED = {f'{_WEIGHTS}.normalize': False}
 _NOT_CENTERED = {f'{_WEIGHTS}.center': False}
 _GRADIENT_FACTOR = {f'{_WEIGHTS}.gradient_factor': True, f'{_INPUTS}.gradient_factor': True}
@@ -303,15 +304,15 @@ def _longer_rows() -> list[Row]:
 def _small_better_taught_rows() -> list[Row]:
     """Taught by, or started from, a float model that trained longer."""
     longer = _mended_float(24)
-    taught = [_option('distill-long', DISTILLED_FROM_LONGER, LONGER_AS_TEACHER)]
+    taught = [_option('distill-long', _DISTILLED_FROM_LONGER, _LONGER_AS_TEACHER)]
     taught += [
-        _distilled(bits, 'distill-long', DISTILLED_FROM_LONGER, LONGER_AS_TEACHER)
+        _distilled(bits, 'distill-long', _DISTILLED_FROM_LONGER, _LONGER_AS_TEACHER)
         for bits in (3, 4)
     ]
     recipe = 'full-size recipe'
     taught += [
-        _full_size_recipe(bits, 'recipe-long', f'{recipe}, {DISTILLED_FROM_LONGER}',
-                          LONGER_AS_TEACHER) for bits in (4, 2)
+        _full_size_recipe(bits, 'recipe-long', f'{recipe}, {_DISTILLED_FROM_LONGER}',
+                          _LONGER_AS_TEACHER) for bits in (4, 2)
     ]
     twin = trained_on(longer)
     started = _full_size_recipe(4, 'recipe-late', f'{recipe}, {longer.note} in float before',
@@ -326,19 +327,19 @@ def _small_better_taught_rows() -> list[Row]:
 
 def _small_batch_rows() -> list[Row]:
     """The full-size recipe and the float row that it is compared with, both in smaller batches."""
-    twin = in_small_batches(_mended_float(6))
+    twin = in_batches_of(_mended_float(6), 2)
     students = [
-        in_small_batches(_full_size_recipe(bits, 'recipe', 'full-size recipe', TWIN_AS_TEACHER))
+        in_batches_of(_full_size_recipe(bits, 'recipe', 'full-size recipe', TWIN_AS_TEACHER), 2)
         for bits in (4, 3, 2)
     ]
     return [twin, *(replace(row, twin=twin.name, reference=None) for row in students)]
 
 
 def _full_size_recipe(bits: int, key: str, note: str, teacher: Mapping[str, Any]) -> Row:
-    """The distilled full-size config with the channels of the small model."""
+    """The distilled full-size config with the channels and the batches of the small model."""
     row = _changed(key, note, {}, 'mended', bits)
     config = f'bccd/retinanet_r18_fpn_mlbn-w{bits}a{bits}-distill_6e_bccd.py'
-    return replace(row, config=config, overrides={**_SMALL_SIZE, **teacher})
+    return replace(row, config=config, overrides={**_SMALL_SIZE, BATCH_SIZE: 8, **teacher})
 
 
 def _option(key: str, note: str, overrides: Mapping[str, Any] | None = None) -> Row:

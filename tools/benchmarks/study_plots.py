@@ -75,6 +75,7 @@ def plot_rows(rows: Sequence[Row], results: Any, values: Values) -> Optional[Fig
 #: The plot of a group, by its name.
 PLOTS = dict(
     main=plot_bits,
+    large_batches=plot_bits,
     norms=plot_rows,
     methods=plot_bits,
     changes=plot_rows,

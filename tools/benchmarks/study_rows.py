@@ -21,6 +21,7 @@ class Group:
 #: The tables of the report, in their order.
 GROUPS = dict(
     main=Group('LIQ with multi-level BN, at full size'),
+    large_batches=Group('The same RetinaNet with the last six epochs in batches of 8'),
     norms=Group('Normalization of the head, float', 'multi-level BN'),
     methods=Group('Methods, with one BN for all levels and with multi-level BN',
                   'LIQ + multi-level BN'),
@@ -29,10 +30,9 @@ GROUPS = dict(
     mended=Group('Tried to come closer to float', 'unchanged'),
 )
 FLOAT_BITS = 32
-# Overrides; ``Row`` says what stands in the braces.
+BATCH_SIZE = 'train_dataloader.batch_size'
+# An override; ``Row`` says what stands in the braces.
 TWIN_AS_TEACHER = {'model.distillation.checkpoint': '{twin}'}
-LONGER_AS_TEACHER = {'model.distillation.checkpoint': '{teacher}'}
-DISTILLED_FROM_LONGER = 'distillation from the float model of 12 + 24 epochs'
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,13 @@ def schedule_of(epochs: int) -> dict[str, int]:
     return dict.fromkeys(keys, epochs)
 
 
-def in_small_batches(row: Row) -> Row:
-    """A row with batches of 2 images instead of 8, which are four times as many iterations."""
+def in_batches_of(row: Row, size: int) -> Row:
+    """A row whose config has batches of another size."""
     end = '_6e_bccd' if '_6e_bccd' in row.name else '_bccd'
     return replace(
         row,
-        name=row.name.replace(end, f'-b2{end}'),
-        note=', '.join(filter(None, (row.note, 'batches of 2'))),
+        name=row.name.replace(end, f'-b{size}{end}'),
+        note=', '.join(filter(None, (row.note, f'batches of {size}'))),
         overrides={
-            **row.overrides, 'train_dataloader.batch_size': 2
+            **row.overrides, BATCH_SIZE: size
         })

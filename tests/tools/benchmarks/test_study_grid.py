@@ -1,6 +1,8 @@
 """The rows: names, what they start from, and the models that their configs come to."""
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -91,13 +93,26 @@ def test_every_row_has_the_schedule_of_its_twin(name):
     assert [config[key] for key in SCHEDULE] == [twin[key] for key in SCHEDULE]
 
 
-@pytest.mark.parametrize('name', [name for name in LOW_BIT if '-b2_' in name])
-def test_a_row_in_small_batches_starts_from_large_ones_like_its_twin(name):
+@pytest.mark.parametrize('name', [name for name in LOW_BIT if re.search(r'-b\d+_', name)])
+def test_a_row_in_other_batches_is_compared_with_a_twin_in_these(name):
     config, twin = RUNS[name].config, RUNS[ROWS[name].twin].config
     assert [config[key] for key in SCHEDULE] == [twin[key] for key in SCHEDULE]
-    assert config.train_dataloader.batch_size == 2
+    assert f'-b{config.train_dataloader.batch_size}_' in name
     assert RUNS[ROWS[name].start].config.train_dataloader.batch_size == 8
     assert ROWS[name].start == ROWS[ROWS[name].twin].start
+
+
+def test_rows_in_large_batches_differ_from_the_main_ones_in_these_only():
+    names = [name for name, row in ROWS.items() if 'large_batches' in row.groups]
+    assert len(names) == 7
+    for name in names:
+        own, main = RUNS[name].config.to_dict(), RUNS[name.replace('-b8_', '_')].config.to_dict()
+        sizes = [each['train_dataloader'].pop('batch_size') for each in (own, main)]
+        assert sizes == [8, 2]
+        teachers = [each['model'].get('distillation', {}).pop('checkpoint', '')
+                    for each in (own, main)]  # yapf: disable
+        assert teachers[0].replace('-b8_', '_') == teachers[1]
+        assert own == main
 
 
 @pytest.mark.parametrize('name', ROWS)
@@ -125,10 +140,8 @@ def test_the_model_is_what_the_row_says(name):
 def test_rows_of_the_full_size_and_of_the_small_model_are_the_files_of_the_configs():
     for name in (*(name for name in ROWS if 'main' in ROWS[name].groups), BASE):
         if '12e-' not in name:
-            file = name.replace('-distill-long_', '-distill_').replace('-b2_', '_')
-            assert ROWS[name].config == f'bccd/{file}.py'
-            changed = {'train_dataloader.batch_size'} if '-b2_' in name else set()
-            assert set(ROWS[name].overrides) - {'model.distillation.checkpoint'} == changed
+            assert ROWS[name].config == f'bccd/{name}.py'
+            assert set(ROWS[name].overrides) <= {'model.distillation.checkpoint'}
 
 
 @pytest.mark.parametrize('name', [name for name in ROWS if name.startswith(BASE[:-8] + '-')])

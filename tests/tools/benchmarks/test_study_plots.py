@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import pytest
-from study_plots import plot_bits, plot_rows
+from study_plots import PLOTS, plot_bits, plot_rows
+from study_rows import GROUPS
 
 APS = dict(
     twin={
@@ -33,6 +34,10 @@ def rows(make_row):
         make_row('shared2', method='LIQ', bits=2, norm='shared BN'),
         make_row('missing', method='PACT', bits=2, **low),
     ]
+
+
+def test_each_group_has_a_plot():
+    assert set(PLOTS) == set(GROUPS)
 
 
 def dots(axes):
