@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .blocks import blocks
 from .one_pass import flat_for_one_pass, one_pass
+from .triton_liq import LIQOnGPU
 
 
 class FakeQuantizeKernel:
@@ -30,8 +31,12 @@ class FakeQuantizeKernel:
     bit_width: int
     axis: Optional[int] = None
 
+    def begin(self, x: Tensor, *parameters: Tensor) -> Any:
+        """What :meth:`forward` and :meth:`backward` share, computed once."""
+        return self._on_gpu(x, *parameters) or self.prepare(x, *parameters)
+
     def prepare(self, x: Tensor, *parameters: Tensor) -> Any:
-        """What the formulas need besides ``x``, computed once: the scale, the mean of ``x``, ..."""
+        """What the formulas need besides ``x``: the scale, the mean of ``x``, ..."""
         raise NotImplementedError
 
     def parameter_gradient_factor(self, x: Tensor) -> float:
@@ -55,10 +60,12 @@ class FakeQuantizeKernel:
         Args:
             x: Any shape. Half precision is computed with in float32.
             *parameters: Learned tensors.
-            prepared: What :meth:`prepare` returns, where it was called already.
+            prepared: What :meth:`begin` returns, where it was called already.
             dtype: Of the result; None for that of ``x``.
         """
-        prepared = prepared or self.prepare(x, *parameters)
+        prepared = prepared or self.begin(x, *parameters)
+        if isinstance(prepared, LIQOnGPU):
+            return prepared.quantize(x, dtype)
         quantized = torch.empty_like(x, dtype=dtype)
         self._apply(self._quantize, prepared, quantized, x)
         return quantized
@@ -79,12 +86,18 @@ class FakeQuantizeKernel:
             *parameters: As for :meth:`forward`.
             prepared: As for :meth:`forward`.
         """
-        prepared = prepared or self.prepare(x, *parameters)
+        prepared = prepared or self.begin(x, *parameters)
+        factor = self.parameter_gradient_factor(x)
+        if isinstance(prepared, LIQOnGPU):
+            return prepared.gradients(grad, x, factor)
         grad = grad.to(torch.promote_types(grad.dtype, x.dtype))
         known = [quantized] if quantized.dtype == _computing(x.dtype) else []
         gradients = self._apply(self._differentiate, prepared, grad, x, *known)
-        factor = self.parameter_gradient_factor(x)
         return (grad.to(x.dtype), *(_total(parts, factor) for parts in zip(*gradients)))
+
+    def _on_gpu(self, x: Tensor, *parameters: Tensor) -> Optional[LIQOnGPU]:
+        """One pass over memory on a GPU; None where the family has none, or it does not apply."""
+        return None
 
     def _apply(self, function: Callable, prepared: Any, *tensors: Tensor) -> list:
         """Results of ``function`` for all parts of the tensors, in the cheapest way there is."""

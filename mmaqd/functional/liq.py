@@ -15,6 +15,7 @@ from .blocks import is_compiling
 from .kernels import FakeQuantizeKernel, compute_dtype, dot, per_channel
 from .ranges import unsigned_qmax, weight_qmax
 from .rounding import round_half_even
+from .triton_liq import LIQLevels, LIQOnGPU, fits
 
 MIN_INTERVAL = 1e-6
 _MIN_STD = 1e-12
@@ -23,6 +24,11 @@ _MIN_STD = 1e-12
 def floor_interval(interval: Tensor) -> Tensor:
     """The interval that is used: at least :data:`MIN_INTERVAL`."""
     return interval.clamp_min(MIN_INTERVAL)
+
+
+def _step(floored: Tensor, qmax: int) -> Tensor:
+    """v/n. On a GPU torch would multiply by the reciprocal of a number, which rounds twice."""
+    return floored / torch.full_like(floored, qmax)
 
 
 def lsq_gradient_factor(numel: int, qmax: int) -> float:
@@ -97,11 +103,11 @@ class UnsignedIntervalKernel(FakeQuantizeKernel):
 
     def scale(self, interval: Tensor) -> Tensor:
         """Real value of one integer step, v/n."""
-        return floor_interval(interval) / self.qmax
+        return _step(floor_interval(interval), self.qmax)
 
     def prepare(self, x: Tensor, interval: Tensor) -> PreparedInterval:
         floored = floor_interval(interval)
-        return PreparedInterval(floored, floored / self.qmax)
+        return PreparedInterval(floored, _step(floored, self.qmax))
 
     def _write_codes(self, out: Tensor, x: Tensor, prepared: PreparedInterval) -> None:
         torch.div(x, prepared.interval, out=out)
@@ -130,6 +136,9 @@ class LIQActivationKernel(UnsignedIntervalKernel):
         if not self.gradient_factor:
             return 1.0
         return lsq_gradient_factor(features_of_a_sample(x), self.qmax)
+
+    def _on_gpu(self, x: Tensor, interval: Tensor) -> Optional[LIQOnGPU]:
+        return LIQOnGPU(_levels(self.qmax, 0, False), interval) if fits(x, interval) else None
 
     def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor,
                    prepared: PreparedInterval) -> tuple[Tensor]:
@@ -169,17 +178,22 @@ class LIQWeightKernel(FakeQuantizeKernel):
 
     def scale(self, interval: Tensor) -> Tensor:
         """Real value of one integer step, v/n; the shape of ``interval``."""
-        return floor_interval(interval) / self.qmax
+        return _step(floor_interval(interval), self.qmax)
 
     def prepare(self, w: Tensor, interval: Tensor) -> _Weight:
         floored = floor_interval(interval)
         spread = per_channel(floored, w, self.axis)
-        return _Weight(floored, spread, spread / self.qmax, *self._statistics(w))
+        return _Weight(floored, spread, _step(spread, self.qmax), *self._statistics(w))
 
     def parameter_gradient_factor(self, w: Tensor) -> float:
         if not self.gradient_factor:
             return 1.0
         return lsq_gradient_factor(weights_sharing(w, self.axis), self.qmax)
+
+    def _on_gpu(self, w: Tensor, interval: Tensor) -> Optional[LIQOnGPU]:
+        if self.axis is not None or not fits(w, interval):
+            return None
+        return LIQOnGPU(_levels(self.qmax, -1, self.bit_width < 8), interval, *self._statistics(w))
 
     def normalized(self, w: Tensor) -> Tensor:
         """What is quantized: ``w``, (w - mean)/std, or w/std without ``center``."""
@@ -210,6 +224,10 @@ class LIQWeightKernel(FakeQuantizeKernel):
             return None, None
         w = compute_dtype(w)
         return w.mean() if self.center else None, w.std(correction=0).clamp_min(_MIN_STD)
+
+
+def _levels(qmax: int, low: int, odd: bool) -> LIQLevels:
+    return LIQLevels(qmax, low, odd, MIN_INTERVAL)
 
 
 def _shifted(w: Tensor,

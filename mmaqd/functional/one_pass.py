@@ -63,4 +63,13 @@ def _compiled(function: Callable, kernel: Any) -> Callable:
 
     # The compiler limits the versions of each code object: every kernel has one of its own.
     run.__code__ = run.__code__.replace()
-    return torch.compile(run, dynamic=True)
+    return torch.compile(run, dynamic=True, options=_exact_division())
+
+
+def _exact_division() -> dict[str, bool]:
+    """Options with which code for a GPU divides as torch does; empty where torch has none."""
+    from torch._inductor import config
+    name = 'division_rounding'
+    return {
+        f'eager_numerics.{name}': True
+    } if hasattr(getattr(config, 'eager_numerics', None), name) else {}

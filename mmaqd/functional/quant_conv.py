@@ -64,7 +64,7 @@ class _Plan:
 
 
 def _prepare(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: Tensors) -> Any:
-    return None if kernel is None else kernel.prepare(x, *parameters)
+    return None if kernel is None else kernel.begin(x, *parameters)
 
 
 def _quantize(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: Tensors, prepared: Any,

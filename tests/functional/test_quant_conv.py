@@ -131,7 +131,8 @@ def test_channels_last(device: torch.device) -> None:
     o = Operands(device=device)
     o.x = o.x.contiguous(memory_format=torch.channels_last)
     o.weight = o.weight.contiguous(memory_format=torch.channels_last)
-    assert fused(o, ConvGeometry()).is_contiguous(memory_format=torch.channels_last)
+    # On a GPU convs in float64 have their channels first whatever they get.
+    assert fused(o, ConvGeometry()).stride() == composed(o, ConvGeometry()).stride()
     assert_same(o, ConvGeometry(padding=(1, 1)))
 
 

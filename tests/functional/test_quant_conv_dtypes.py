@@ -32,17 +32,19 @@ def test_autocast_runs_the_conv_in_bfloat16(device: torch.device) -> None:
         assert difference < 0.02
 
 
-def test_autocast_equals_the_composition_under_autocast() -> None:
-    o = Operands(dtype=torch.float32)
-    with torch.autocast('cpu', torch.bfloat16):
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_equals_the_composition_under_autocast(dtype: torch.dtype,
+                                                        device: torch.device) -> None:
+    o = Operands(dtype=torch.float32, device=device)
+    with torch.autocast(device.type, dtype):
         found, expected = run(o), run(o, composed)
     assert torch.equal(found[0], expected[0])
     for one, other in zip(found[1:], expected[1:]):
         torch.testing.assert_close(one, other, rtol=0.02, atol=0.02 * other.abs().max().item())
 
 
-def test_input_in_half_precision_is_quantized_in_float32() -> None:
-    o = Operands(dtype=torch.float32)
+def test_input_in_half_precision_is_quantized_in_float32(device: torch.device) -> None:
+    o = Operands(dtype=torch.float32, device=device)
     half = o.x.bfloat16()
     o.x = half.float()
     expected = fused(o, GEOMETRY)
@@ -50,8 +52,8 @@ def test_input_in_half_precision_is_quantized_in_float32() -> None:
     assert torch.equal(fused(o, GEOMETRY), expected)
 
 
-def test_model_in_bfloat16() -> None:
-    o = Operands(dtype=torch.bfloat16)
+def test_model_in_bfloat16(device: torch.device) -> None:
+    o = Operands(dtype=torch.bfloat16, device=device)
     found, expected = run(o), run(o, composed)
     assert torch.equal(found[0], expected[0])
     for one, other in zip(found, expected):

@@ -46,13 +46,13 @@ def test_fused_equals_composed(inputs, weight, device: torch.device) -> None:
 
 @pytest.mark.parametrize('weight', weights(4).values(), ids=weights(4).keys())
 @pytest.mark.parametrize('inputs', activations(4).values(), ids=activations(4).keys())
-def test_bfloat16_autocast_is_close_to_float32(inputs, weight) -> None:
-    of_input, of_weight = inputs.parameters(), weight.parameters()
-    x, w = torch.randn(2, 4, 7, 6), torch.randn(8, 4, 3, 3)
+def test_bfloat16_autocast_is_close_to_float32(inputs, weight, device: torch.device) -> None:
+    of_input, of_weight = (side.parameters(device=device) for side in (inputs, weight))
+    x, w = (torch.randn(*shape).to(device) for shape in ((2, 4, 7, 6), (8, 4, 3, 3)))
     leaves = [leaf.requires_grad_() for leaf in (x, w, *of_input, *of_weight)]
     results = []
     for enabled in (False, True):
-        with torch.autocast('cpu', torch.bfloat16, enabled=enabled):
+        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             out = quant_conv2d(
                 x,
                 w,

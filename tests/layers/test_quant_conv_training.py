@@ -36,15 +36,16 @@ def make_block(quantizers: dict) -> nn.Module:
 def loss_and_gradients(block: nn.Module, run: Callable[[Tensor], Tensor]) -> list[Tensor]:
     block.zero_grad()
     x = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
-    loss = run(x).float().square().mean()
+    loss = run(x.to(next(block.parameters()).device)).float().square().mean()
     loss.backward()
     return [loss, *(parameter.grad for parameter in block.parameters())]
 
 
 @families
 @pytest.mark.parametrize('reentrant', [False, True], ids=['plain', 'reentrant'])
-def test_activation_checkpointing_changes_no_number(quantizers, reentrant: bool) -> None:
-    block = make_block(quantizers)
+def test_activation_checkpointing_changes_no_number(quantizers, reentrant: bool,
+                                                    device: torch.device) -> None:
+    block = make_block(quantizers).to(device)
     expected = loss_and_gradients(block, block)
     found = loss_and_gradients(
         block, lambda x: checkpoint(block, x.requires_grad_(), use_reentrant=reentrant))
@@ -52,8 +53,8 @@ def test_activation_checkpointing_changes_no_number(quantizers, reentrant: bool)
 
 
 @families
-def test_compiles_without_a_graph_break(quantizers) -> None:
-    block = make_block(quantizers)
+def test_compiles_without_a_graph_break(quantizers, device: torch.device) -> None:
+    block = make_block(quantizers).to(device)
     expected = loss_and_gradients(block, block)
     torch._dynamo.reset()
     compiled = torch.compile(block, fullgraph=True, backend='aot_eager')
@@ -62,11 +63,13 @@ def test_compiles_without_a_graph_break(quantizers) -> None:
 
 
 @families
-def test_autocast_leaves_parameters_and_their_gradients_in_float32(quantizers) -> None:
-    block = make_block(quantizers)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_leaves_parameters_and_their_gradients_in_float32(quantizers, dtype: torch.dtype,
+                                                                   device: torch.device) -> None:
+    block = make_block(quantizers).to(device)
 
     def run(x: Tensor) -> Tensor:
-        with torch.autocast('cpu', torch.bfloat16):
+        with torch.autocast(device.type, dtype):
             return block(x)
 
     found = loss_and_gradients(block, run)

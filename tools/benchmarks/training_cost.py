@@ -9,6 +9,7 @@ speed drifts drifts under both. Brevitas is left out where it is not installed.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn as nn
 from cost_variants import VARIANTS, build_detector
 from matplotlib.figure import Figure
 from mmdet.testing import demo_mm_inputs
@@ -51,17 +53,21 @@ class Trainee:
     def __init__(self, args: argparse.Namespace, name: str) -> None:
         torch.manual_seed(0)
         is_float = name == 'float'
+        self.device = torch.device(args.device)
+        self.bytes_before = self._allocated()
         model = build_detector(args.float_config if is_float else args.low_bit_config)
+        model.to(self.device)
         batch = demo_mm_inputs(args.batch_size, [[3, *args.size]] * args.batch_size, num_classes=3)
         if not is_float:
             compile_kernels(False)  # which the row before may have switched on
             calibrate(model, [batch])
             model = VARIANTS[name](model)
-        self.device = torch.device(args.device)
-        self.model = model.to(self.device).train()
+        self.model = model.train()
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-4, momentum=0.9)
         self.data = self.model.data_preprocessor(batch, training=True)
         self.autocast = dict(bf16=torch.bfloat16, fp16=torch.float16).get(args.autocast)
+        if self.autocast is not None:
+            self.model.bbox_head.register_forward_hook(_to_float32)
 
     def loss(self) -> torch.Tensor:
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
@@ -79,6 +85,13 @@ class Trainee:
         self.step()
         self._synchronize()
         return time.perf_counter() - start
+
+    def peak_bytes_on_gpu(self) -> int:
+        """Peak of what two steps have allocated, model, optimizer and batch included."""
+        torch.cuda.reset_peak_memory_stats()
+        for _ in range(2):
+            self.step()
+        return torch.cuda.max_memory_allocated() - self.bytes_before
 
     def saved_bytes(self) -> int:
         """Bytes kept for the backward pass, parameters and the batch not counted."""
@@ -105,9 +118,20 @@ class Trainee:
         if self.device.type == 'cuda':
             torch.cuda.synchronize()
 
+    def _allocated(self) -> int:
+        gc.collect()  # the model of the row before
+        return torch.cuda.memory_allocated() if self.device.type == 'cuda' else 0
 
-def peak_bytes(args: argparse.Namespace, name: str) -> int:
-    """Peak memory of two steps, in a process of its own; on a CPU beyond that of building."""
+
+def _to_float32(_: nn.Module, __: Any, outputs: tuple) -> tuple:
+    """What a head gives under autocast, for the losses: mmcv's focal loss has no bfloat16."""
+    return tuple([level.float() for level in levels] for levels in outputs)
+
+
+def peak_bytes(trainee: Trainee, name: str) -> int:
+    """Peak memory of two steps; on a CPU in a process of its own, beyond that of building."""
+    if trainee.device.type == 'cuda':
+        return trainee.peak_bytes_on_gpu()
     command = [sys.executable, *sys.argv, '--peak-of', name]
     process = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(process.stdout.split()[-1])
@@ -115,22 +139,11 @@ def peak_bytes(args: argparse.Namespace, name: str) -> int:
 
 def print_peak(args: argparse.Namespace) -> None:
     trainee = Trainee(args, args.peak_of)
-    before = _reset_peak(trainee.device)
+    Path('/proc/self/clear_refs').write_text('5')  # forget the peak of building the model
+    before = _status_bytes('VmRSS')
     for _ in range(2):
         trainee.step()
-    if trainee.device.type == 'cuda':
-        print(torch.cuda.max_memory_allocated())
-    else:
-        print(_status_bytes('VmHWM') - before)
-
-
-def _reset_peak(device: torch.device) -> int:
-    """Forget the peak of building the model; the bytes resident now (Linux) or 0 (GPU)."""
-    if device.type == 'cuda':
-        torch.cuda.reset_peak_memory_stats()
-        return 0
-    Path('/proc/self/clear_refs').write_text('5')
-    return _status_bytes('VmRSS')
+    print(_status_bytes('VmHWM') - before)
 
 
 def _status_bytes(field: str) -> int:
@@ -156,7 +169,7 @@ def measure(args: argparse.Namespace, name: str, twin: Trainee) -> dict[str, Any
         step_ratio=statistics.median(ratios),
         spread=(ratios[0], ratios[-1]),
         saved=trainee.saved_bytes(),
-        peak=peak_bytes(args, name))
+        peak=peak_bytes(trainee, name))
 
 
 def table(rows: list[dict[str, Any]], saved: int, peak: int) -> str:
@@ -199,7 +212,7 @@ def main() -> None:
         return
     names = args.only or [name for name in VARIANTS if name != 'brevitas' or find_spec('brevitas')]
     twin = Trainee(args, 'float')
-    saved, peak = twin.saved_bytes(), peak_bytes(args, 'float')
+    saved, peak = twin.saved_bytes(), peak_bytes(twin, 'float')
     rows = []
     for name in names:
         rows.append(measure(args, name, twin))

@@ -5,7 +5,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmaqd.functional import LIQActivationKernel, compile_kernels
+from mmaqd.functional import LIQActivationKernel, LSQActivationKernel, compile_kernels
 from mmaqd.registry import HOOKS
 
 
@@ -16,7 +16,8 @@ class CompileKernelsHook(Hook):
     The numbers stay the same, up to the order of sums; quantizing takes about half the time. A
     process compiles for some seconds, less where torch's compiler cache has the kernels already.
     Where they can't be compiled (no C++ compiler on a CPU, no Triton on a GPU) the log says so, and
-    training goes on with kernels that are not.
+    training goes on with kernels that are not. On a GPU LIQ has kernels of its own and needs no
+    hook.
     """
 
     # After InitializeIntervalsHook, which has shapes of its own.
@@ -41,6 +42,8 @@ class CompileKernelsHook(Hook):
 
 
 def _try_kernels(device: torch.device) -> None:
-    kernel, interval = LIQActivationKernel(4), torch.ones((), device=device)
+    # On a GPU LIQ would not be compiled.
+    kernel = LSQActivationKernel(4) if device.type == 'cuda' else LIQActivationKernel(4)
+    interval = torch.ones((), device=device)
     x = torch.rand(2, 3, 4, 5, device=device)
     kernel.backward(torch.ones_like(x), x, kernel.forward(x, interval), interval)

@@ -1,0 +1,188 @@
+"""Learned interval quantization on a GPU: one pass over memory forward, and one backward.
+
+Triton kernels of what :mod:`mmaqd.functional.liq` composes from operations, with the same numbers
+but for the order in which the gradient of the interval is summed. torch brings Triton where it is
+built for a GPU; without it, and for what :func:`fits` says no to, the operations are used.
+"""
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Callable, Optional
+
+import torch
+from torch import Tensor
+
+from .blocks import is_compiling
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # a torch for CPUs comes without
+    triton = tl = None
+
+_BLOCK = 4096  # elements of one program: 16 for each of the 256 threads
+_THREADS = dict(num_warps=8, enable_fp_fusion=False)  # a fused multiply-add would round once less
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_TYPES = (Tensor, torch.nn.Parameter)  # those with memory: no tensor that only stands for one
+
+jit: Callable = triton.jit if triton else lambda function: function
+
+
+@jit
+def _round_half_even(x):
+    """Of -2^22 to 2^22: adding 1.5 * 2^23 leaves no bits behind the point."""
+    return (x + 12582912.0) - 12582912.0
+
+
+@jit
+def _floored(interval, LEAST: tl.constexpr):
+    return tl.maximum(tl.load(interval), LEAST, propagate_nan=tl.PropagateNan.ALL)
+
+
+@jit
+def _normalized(x, mean, std, at, inside):
+    """(x - mean)/std in float32, without what is None."""
+    values = tl.load(x + at, mask=inside, other=0.0).to(tl.float32)
+    if mean is not None:
+        values = values - tl.load(mean)
+    if std is not None:
+        values = tl.div_rn(values, tl.load(std))
+    return values
+
+
+@jit
+def _quantized(x, interval, QMAX: tl.constexpr, LOW: tl.constexpr, ODD: tl.constexpr):
+    ratio = tl.clamp(tl.div_rn(x, interval), LOW, 1.0, propagate_nan=tl.PropagateNan.ALL)
+    if ODD:
+        codes = _round_half_even((ratio + 1.0) * (QMAX / 2)) * 2.0 - QMAX
+    else:
+        codes = _round_half_even(ratio * QMAX)
+    return codes * tl.div_rn(interval, QMAX)
+
+
+@jit
+def _quantize(x, out, interval, mean, std, numel, QMAX: tl.constexpr, LOW: tl.constexpr,
+              ODD: tl.constexpr, MIN_INTERVAL: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < numel
+    values = _normalized(x, mean, std, at, inside)
+    quantized = _quantized(values, _floored(interval, MIN_INTERVAL), QMAX, LOW, ODD)
+    tl.store(out + at, quantized, mask=inside)
+
+
+@jit
+def _differentiate(grad, x, out, sums, interval, mean, std, factor, numel, QMAX: tl.constexpr,
+                   LOW: tl.constexpr, ODD: tl.constexpr, MIN_INTERVAL: tl.constexpr,
+                   BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < numel
+    values = _normalized(x, mean, std, at, inside)
+    upstream = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
+    bound = _floored(interval, MIN_INTERVAL)
+    passes = ((values >= LOW * bound) & (values <= bound)).to(tl.float32)
+    error = _quantized(values, bound, QMAX, LOW, ODD) - passes * values
+    tl.store(sums + tl.program_id(0), tl.sum(error * upstream) / bound * factor)
+    downstream = upstream * passes
+    if std is not None:
+        downstream = tl.div_rn(downstream, tl.load(std))
+    tl.store(out + at, downstream, mask=inside)
+
+
+@dataclass(frozen=True)
+class LIQLevels:
+    """The levels between which values are clipped and rounded, in units of the interval.
+
+    Args:
+        qmax: Levels are k/qmax.
+        low: Least k/qmax, 0 or -1; the greatest is 1.
+        odd: Only every second k, so that 0 is no level.
+        min_interval: Smaller intervals count as this one.
+    """
+
+    qmax: int
+    low: int
+    odd: bool
+    min_interval: float
+
+    def options(self) -> dict:
+        return dict(
+            QMAX=self.qmax,
+            LOW=self.low,
+            ODD=self.odd,
+            MIN_INTERVAL=self.min_interval,
+            BLOCK=_BLOCK)
+
+
+@dataclass(frozen=True)
+class LIQOnGPU:
+    """One tensor's quantization.
+
+    Args:
+        levels: What its values are rounded to.
+        interval: Scalar.
+        mean: Scalar that is subtracted first; None for none.
+        std: Scalar that is divided by after that; None for none.
+    """
+
+    levels: LIQLevels
+    interval: Tensor
+    mean: Optional[Tensor] = None
+    std: Optional[Tensor] = None
+
+    def quantize(self, x: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
+        """The fake-quantized tensor in ``dtype``, by default that of ``x``."""
+        out = torch.empty_like(x, dtype=dtype)
+        with torch.cuda.device_of(x):
+            _quantize[
+                _num_programs(x),
+            ](x, out, self.interval, self.mean, self.std, x.numel(), **self.levels.options(),
+              **_THREADS)
+        return out
+
+    def gradients(self, grad: Tensor, x: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+        """Gradients of ``x``, in its dtype, and of the interval, multiplied by ``factor``.
+
+        ``grad`` may be overwritten.
+        """
+        if grad.stride() != x.stride():
+            grad = torch.empty_like(x, dtype=grad.dtype).copy_(grad)
+        out = grad if grad.dtype == x.dtype else torch.empty_like(x)
+        sums = x.new_empty(_num_programs(x), dtype=torch.float32)
+        with torch.cuda.device_of(x):
+            _differentiate[
+                _num_programs(x),
+            ](grad, x, out, sums, self.interval, self.mean, self.std, factor, x.numel(),
+              **self.levels.options(), **_THREADS)
+        return out, sums.sum()
+
+
+def fits(x: Tensor, interval: Tensor) -> bool:
+    """Whether the kernels apply: on a GPU, dense, and no more values than they can count."""
+    return (triton is not None and x.is_cuda and type(x) in _TYPES and x.dtype in _DTYPES
+            and interval.dtype == torch.float32 and 0 < x.numel() < 2**31 - _BLOCK and _is_dense(x)
+            and not is_compiling() and not torch.jit.is_tracing() and _works(x.device))
+
+
+@lru_cache(maxsize=None)
+def _works(device: torch.device) -> bool:
+    """Whether Triton compiles for that GPU on this machine, where it needs a C compiler."""
+    levels = LIQLevels(qmax=15, low=0, odd=False, min_interval=1e-6)
+    try:
+        LIQOnGPU(levels, torch.ones((), device=device)).quantize(torch.ones(1, device=device))
+    except Exception as error:  # of whatever kind a compiler's failure is
+        warnings.warn(
+            f'Triton could not compile for {device}: {type(error).__name__}: {error}\n'
+            'Training goes on with operations of torch, which takes longer. Install a C compiler '
+            '(gcc), or the Triton that came with this torch.')
+        return False
+    return True
+
+
+def _is_dense(x: Tensor) -> bool:
+    return x.is_contiguous() or x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _num_programs(x: Tensor) -> int:
+    return (x.numel() + _BLOCK - 1) // _BLOCK
