@@ -32,7 +32,7 @@ jit: Callable = triton.jit if triton else lambda function: function
 
 @jit
 def _round_half_even(x):
-    """Of -2^22 to 2^22: adding 1.5 * 2^23 leaves no bits behind the point."""
+    """As torch.round, of -2^22 to 2^22: adding 1.5 * 2^23 leaves no bits behind the point."""
     return (x + 12582912.0) - 12582912.0
 
 
@@ -133,12 +133,10 @@ class LIQOnGPU:
 
     def quantize(self, x: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
         """The fake-quantized tensor in ``dtype``, by default that of ``x``."""
-        out = torch.empty_like(x, dtype=dtype)
+        out, grid = torch.empty_like(x, dtype=dtype), (_num_programs(x), )
         with torch.cuda.device_of(x):
-            _quantize[
-                _num_programs(x),
-            ](x, out, self.interval, self.mean, self.std, x.numel(), **self.levels.options(),
-              **_THREADS)
+            _quantize[grid](x, out, self.interval, self.mean, self.std, x.numel(),
+                            **self.levels.options(), **_THREADS)
         return out
 
     def gradients(self, grad: Tensor, x: Tensor, factor: float) -> tuple[Tensor, Tensor]:
@@ -149,12 +147,11 @@ class LIQOnGPU:
         if grad.stride() != x.stride():
             grad = torch.empty_like(x, dtype=grad.dtype).copy_(grad)
         out = grad if grad.dtype == x.dtype else torch.empty_like(x)
-        sums = x.new_empty(_num_programs(x), dtype=torch.float32)
+        grid = (_num_programs(x), )
+        sums = x.new_empty(grid, dtype=torch.float32)
         with torch.cuda.device_of(x):
-            _differentiate[
-                _num_programs(x),
-            ](grad, x, out, sums, self.interval, self.mean, self.std, factor, x.numel(),
-              **self.levels.options(), **_THREADS)
+            _differentiate[grid](grad, x, out, sums, self.interval, self.mean, self.std, factor,
+                                 x.numel(), **self.levels.options(), **_THREADS)
         return out, sums.sum()
 
 

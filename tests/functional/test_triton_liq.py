@@ -122,9 +122,8 @@ def test_interpreted_interval_at_its_floor(interpreted, interval: float) -> None
 @on_shapes
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_on_a_gpu(kernel, shape: tuple, dtype: torch.dtype) -> None:
-    x, grad, interval = values(shape, dtype).nan_to_num().cuda(), torch.randn(
-        shape, device='cuda').to(dtype), torch.tensor(
-            INTERVAL, device='cuda')
+    x, grad = (each.nan_to_num().to('cuda', dtype) for each in (values(shape), torch.randn(shape)))
+    interval = torch.tensor(INTERVAL, device='cuda')
     found = by_one_pass(kernel, x, grad, interval)
     assert_same(found, by_operations(kernel, x, grad, interval))
     again = kernel.forward(x, interval)
@@ -179,7 +178,14 @@ def test_where_they_do_not_apply_on_a_gpu() -> None:
     assert per_channel._on_gpu(fits, torch.ones(2, device='cuda')) is None
 
 
-def test_a_conv_goes_through_them(interpreted) -> None:
+def test_a_conv_goes_through_them(interpreted, interpreter, monkeypatch) -> None:
+    calls, quantize = [], interpreter.LIQOnGPU.quantize
+
+    def recorded(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        calls.append(x.shape)
+        return quantize(self, x, dtype)
+
+    monkeypatch.setattr(interpreter.LIQOnGPU, 'quantize', recorded)
     conv = QuantConv2d(
         3,
         4,
@@ -199,3 +205,4 @@ def test_a_conv_goes_through_them(interpreted) -> None:
         results.append([out, *(parameter.grad for parameter in conv.parameters())])
     for found, expected in zip(*results):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert calls == 2 * [x.shape, conv.weight.shape]  # forward, and again in the backward pass
