@@ -158,8 +158,9 @@ class LIQOnGPU:
 def fits(x: Tensor, interval: Tensor) -> bool:
     """Whether the kernels apply: on a GPU, dense, and no more values than they can count."""
     return (triton is not None and x.is_cuda and type(x) in _TYPES and x.dtype in _DTYPES
-            and interval.dtype == torch.float32 and 0 < x.numel() < 2**31 - _BLOCK and _is_dense(x)
-            and not is_compiling() and not torch.jit.is_tracing() and _works(x.device))
+            and interval.dtype == torch.float32 and interval.dim() == 0
+            and 0 < x.numel() < 2**31 - _BLOCK and _is_dense(x) and not is_compiling()
+            and not torch.jit.is_tracing() and _works(x.device))
 
 
 @lru_cache(maxsize=None)

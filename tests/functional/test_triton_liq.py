@@ -171,7 +171,8 @@ def test_where_triton_does_not_work_the_operations_serve(monkeypatch) -> None:
 def test_where_they_do_not_apply_on_a_gpu() -> None:
     fits, interval = torch.ones(2, 3, device='cuda'), torch.ones((), device='cuda')
     assert triton_liq.fits(fits, interval)
-    assert not triton_liq.fits(fits, interval.bfloat16())
+    for other in (interval.bfloat16(), interval[None]):
+        assert not triton_liq.fits(fits, other)
     for other in (fits.double(), fits.t(), fits[:0]):
         assert not triton_liq.fits(other, interval)
     per_channel = LIQWeightKernel(4, axis=0)
