@@ -46,10 +46,11 @@ def flattened(tensors: tuple[Tensor, ...]) -> Optional[list[Tensor]]:
     """Vectors that share memory with ``tensors``; None where these do not lie in memory alike."""
     if all(tensor.is_contiguous() for tensor in tensors):
         return [tensor.view(-1) for tensor in tensors]
-    if all(_is_channels_last(tensor) for tensor in tensors):
+    if all(is_channels_last(tensor) for tensor in tensors):
         return [tensor.permute(0, 2, 3, 1).view(-1) for tensor in tensors]
     return None
 
 
-def _is_channels_last(x: Tensor) -> bool:
+def is_channels_last(x: Tensor) -> bool:
+    """Whether ``x`` is (N, C, H, W) and lies dense in memory with its channels last."""
     return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)

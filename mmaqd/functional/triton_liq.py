@@ -14,7 +14,7 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor
 
-from .blocks import is_compiling
+from .blocks import is_channels_last, is_compiling
 
 try:
     import triton
@@ -159,8 +159,8 @@ def fits(x: Tensor, interval: Tensor) -> bool:
     """Whether the kernels apply: on a GPU, dense, and no more values than they can count."""
     return (triton is not None and x.is_cuda and type(x) in _TYPES and x.dtype in _DTYPES
             and interval.dtype == torch.float32 and interval.dim() == 0
-            and 0 < x.numel() < 2**31 - _BLOCK and _is_dense(x) and not is_compiling()
-            and not torch.jit.is_tracing() and _works(x.device))
+            and 0 < x.numel() < 2**31 - _BLOCK and (x.is_contiguous() or is_channels_last(x))
+            and not is_compiling() and not torch.jit.is_tracing() and _works(x.device))
 
 
 @lru_cache(maxsize=None)
@@ -176,10 +176,6 @@ def _works(device: torch.device) -> bool:
             '(gcc), or the Triton that came with this torch.')
         return False
     return True
-
-
-def _is_dense(x: Tensor) -> bool:
-    return x.is_contiguous() or x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _num_programs(x: Tensor) -> int:
