@@ -79,6 +79,18 @@ def test_only_one_variant_compiles_its_kernels(args) -> None:
     assert compiling == ['mmaqd, compiled kernels', 'mmaqd, compiled kernels, channels last']
 
 
+def test_under_autocast_the_losses_get_float32(args) -> None:
+    args.autocast, found = 'bf16', []
+    trainee = Trainee(args, 'mmaqd')
+    head = trainee.model.bbox_head
+    for conv in (head.retina_cls, head.retina_reg):
+        conv.register_forward_hook(lambda *hooked: found.append(hooked[-1].dtype))
+    head.register_forward_hook(
+        lambda *hooked: found.extend(each.dtype for levels in hooked[-1] for each in levels))
+    assert trainee.loss().isfinite()
+    assert found == 10 * [torch.bfloat16] + 10 * [torch.float32]
+
+
 def test_brevitas_variant_trains(args) -> None:
     pytest.importorskip('brevitas', reason='Brevitas is not installed')
     Trainee(args, 'brevitas').step()
