@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .kernels import per_channel
 from .liq import features_of_a_sample, floor_interval, lsq_gradient_factor
-from .ranges import unsigned_qmax, weight_qmax
+from .grid import symmetric_weight_grid, unsigned_grid
 from .rounding import round_ste
 
 
@@ -28,7 +28,7 @@ def composed_liq_activation(x: Tensor, interval: Tensor, bit_width: int) -> Tens
     Returns:
         The fake-quantized tensor, the shape of ``x``.
     """
-    n = unsigned_qmax(bit_width)
+    n = unsigned_grid(bit_width).qmax
     v = floor_interval(interval)
     return v * round_ste(n * (x / v).clamp(0, 1)) / n
 
@@ -71,7 +71,7 @@ def composed_lsq_activation(x: Tensor, step_size: Tensor, bit_width: int) -> Ten
     Returns:
         The fake-quantized tensor, the shape of ``x``.
     """
-    n = unsigned_qmax(bit_width)
+    n = unsigned_grid(bit_width).qmax
     factor = lsq_gradient_factor(features_of_a_sample(x), n)
     s = _scale_gradient(floor_interval(step_size), factor)
     return s * round_ste((x / s).clamp(0, n))
@@ -112,10 +112,10 @@ def composed_lsq_plus_activation(x: Tensor, step_size: Tensor, offset: Tensor,
     Returns:
         The fake-quantized tensor, the shape of ``x``.
     """
-    factor = lsq_gradient_factor(features_of_a_sample(x), unsigned_qmax(bit_width))
+    factor = lsq_gradient_factor(features_of_a_sample(x), unsigned_grid(bit_width).qmax)
     s = _scale_gradient(floor_interval(step_size), factor)
     beta = _scale_gradient(offset, factor)
-    return s * round_ste(((x - beta) / s).clamp(0, unsigned_qmax(bit_width))) + beta
+    return s * round_ste(((x - beta) / s).clamp(0, unsigned_grid(bit_width).qmax)) + beta
 
 
 def composed_pact_activation(x: Tensor, alpha: Tensor, bit_width: int) -> Tensor:
@@ -129,7 +129,7 @@ def composed_pact_activation(x: Tensor, alpha: Tensor, bit_width: int) -> Tensor
     Returns:
         The fake-quantized tensor, the shape of ``x``.
     """
-    n = unsigned_qmax(bit_width)
+    n = unsigned_grid(bit_width).qmax
     alpha = floor_interval(alpha)
     clipped = torch.where(x < alpha, x.clamp(min=0), alpha)
     quantized = alpha * torch.round(n * clipped / alpha) / n
@@ -147,7 +147,7 @@ def composed_dorefa_activation(x: Tensor, bit_width: int, clip: float = 1.0) -> 
     Returns:
         The fake-quantized tensor, the shape of ``x``.
     """
-    n = unsigned_qmax(bit_width)
+    n = unsigned_grid(bit_width).qmax
     return clip * round_ste(n * (x.clamp(0, clip) / clip)) / n
 
 
@@ -167,7 +167,7 @@ def composed_dorefa_weight(w: Tensor, bit_width: int) -> Tensor:
 
 def _round_symmetric(x: Tensor, bit_width: int) -> Tensor:
     """Round ``x`` in [-1, 1] to the codes of weights over the largest code."""
-    n = weight_qmax(bit_width)
+    n = symmetric_weight_grid(bit_width).qmax
     if bit_width == 8:
         return round_ste(n * x) / n
     return 2 * round_ste(n * (x + 1) / 2) / n - 1

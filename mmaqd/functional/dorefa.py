@@ -7,9 +7,9 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from .grid import IntegerGrid, symmetric_weight_grid, unsigned_grid
 from .kernels import FakeQuantizeKernel, compute_dtype
 from .liq import LIQWeightKernel, floor_interval
-from .ranges import unsigned_qmax, weight_qmax
 from .rounding import round_half_even
 
 
@@ -28,8 +28,8 @@ class DoReFaActivationKernel(FakeQuantizeKernel):
     clip: float = 1.0
 
     @property
-    def qmax(self) -> int:
-        return unsigned_qmax(self.bit_width)
+    def grid(self) -> IntegerGrid:
+        return unsigned_grid(self.bit_width)
 
     def scale(self) -> float:
         """Real value of one integer step, c/n."""
@@ -66,8 +66,8 @@ class DoReFaWeightKernel(FakeQuantizeKernel):
     bit_width: int
 
     @property
-    def qmax(self) -> int:
-        return weight_qmax(self.bit_width)
+    def grid(self) -> IntegerGrid:
+        return symmetric_weight_grid(self.bit_width)
 
     def scale(self) -> float:
         """Real value of one integer step, 1/n."""

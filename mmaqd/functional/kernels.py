@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .blocks import blocks
+from .grid import IntegerGrid
 from .one_pass import flat_for_one_pass, one_pass
 from .triton_liq import LIQOnGPU
 
@@ -30,6 +31,30 @@ class FakeQuantizeKernel:
 
     bit_width: int
     axis: Optional[int] = None
+
+    @property
+    def grid(self) -> IntegerGrid:
+        """The integer codes."""
+        raise NotImplementedError
+
+    @property
+    def qmin(self) -> int:
+        """Smallest code."""
+        return self.grid.qmin
+
+    @property
+    def qmax(self) -> int:
+        """Largest code."""
+        return self.grid.qmax
+
+    @property
+    def takes_negative(self) -> bool:
+        """Whether negative numbers are quantized, not clipped to zero."""
+        return self.grid.signed
+
+    def offset(self, *parameters: Tensor) -> Optional[Tensor]:
+        """Real value of the code 0, the shape of the scale; None for zero."""
+        return None
 
     def begin(self, x: Tensor, *parameters: Tensor) -> Any:
         """What :meth:`forward` and :meth:`backward` share, computed once."""

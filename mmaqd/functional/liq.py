@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .blocks import is_compiling
+from .grid import IntegerGrid, symmetric_weight_grid, unsigned_grid
 from .kernels import FakeQuantizeKernel, compute_dtype, dot, per_channel
-from .ranges import unsigned_qmax, weight_qmax
 from .rounding import round_half_even
 from .triton_liq import LIQLevels, LIQOnGPU, fits
 
@@ -98,8 +98,8 @@ class UnsignedIntervalKernel(FakeQuantizeKernel):
     """Levels v q/n with q in 0..n, n = 2^b - 1; a subclass says what the gradients are."""
 
     @property
-    def qmax(self) -> int:
-        return unsigned_qmax(self.bit_width)
+    def grid(self) -> IntegerGrid:
+        return unsigned_grid(self.bit_width)
 
     def scale(self, interval: Tensor) -> Tensor:
         """Real value of one integer step, v/n."""
@@ -173,8 +173,8 @@ class LIQWeightKernel(FakeQuantizeKernel):
     center: bool = True
 
     @property
-    def qmax(self) -> int:
-        return weight_qmax(self.bit_width)
+    def grid(self) -> IntegerGrid:
+        return symmetric_weight_grid(self.bit_width)
 
     def scale(self, interval: Tensor) -> Tensor:
         """Real value of one integer step, v/n; the shape of ``interval``."""

@@ -11,10 +11,10 @@ from typing import NamedTuple, Optional
 import torch
 from torch import Tensor
 
+from .grid import IntegerGrid, twos_complement_grid, unsigned_grid
 from .kernels import FakeQuantizeKernel, per_channel
 from .liq import (clipped_gradients, features_of_a_sample, floor_interval, lsq_gradient_factor,
                   weights_sharing)
-from .ranges import unsigned_qmax
 from .rounding import round_half_even
 
 
@@ -28,16 +28,6 @@ class _StepSizeKernel(FakeQuantizeKernel):
 
     dQ/dx = 1 inside, 0 outside; dQ/ds = code - x/s inside, the code outside.
     """
-
-    @property
-    def qmin(self) -> int:
-        """Smallest code."""
-        raise NotImplementedError
-
-    @property
-    def qmax(self) -> int:
-        """Largest code."""
-        raise NotImplementedError
 
     def scale(self, step_size: Tensor) -> Tensor:
         """Real value of one integer step; the shape of ``step_size``."""
@@ -74,12 +64,8 @@ class LSQWeightKernel(_StepSizeKernel):
     axis: Optional[int] = None
 
     @property
-    def qmin(self) -> int:
-        return -2**(self.bit_width - 1)
-
-    @property
-    def qmax(self) -> int:
-        return 2**(self.bit_width - 1) - 1
+    def grid(self) -> IntegerGrid:
+        return twos_complement_grid(self.bit_width)
 
     def parameter_gradient_factor(self, x: Tensor) -> float:
         return lsq_gradient_factor(weights_sharing(x, self.axis), self.qmax)
@@ -93,14 +79,8 @@ class _UnsignedCodes(FakeQuantizeKernel):
     """
 
     @property
-    def qmin(self) -> int:
-        """Smallest code."""
-        return 0
-
-    @property
-    def qmax(self) -> int:
-        """Largest code."""
-        return unsigned_qmax(self.bit_width)
+    def grid(self) -> IntegerGrid:
+        return unsigned_grid(self.bit_width)
 
     def parameter_gradient_factor(self, x: Tensor) -> float:
         return lsq_gradient_factor(features_of_a_sample(x), self.qmax)
@@ -136,9 +116,16 @@ class LSQPlusActivationKernel(_UnsignedCodes):
 
     bit_width: int
 
+    @property
+    def takes_negative(self) -> bool:
+        return True
+
     def scale(self, step_size: Tensor, offset: Tensor) -> Tensor:
         """Real value of one integer step."""
         return floor_interval(step_size)
+
+    def offset(self, step_size: Tensor, offset: Tensor) -> Tensor:
+        return offset
 
     def prepare(self, x: Tensor, step_size: Tensor, offset: Tensor) -> _OffsetSteps:
         floored = floor_interval(step_size)

@@ -10,7 +10,8 @@ import torch.nn as nn
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmaqd.functional import FakeQuantizeKernel, fake_quantize, least_error_interval
+from mmaqd.functional import (FakeQuantizeKernel, IntegerGrid, fake_quantize,
+                              least_error_interval)
 from mmaqd.functional.kernels import compute_dtype
 from mmaqd.functional.liq import MIN_INTERVAL
 
@@ -58,8 +59,6 @@ class Quantizer(nn.Module):
 
     #: What ``start`` may be
     starts: tuple[str, ...] = STARTS
-    #: dtype of :meth:`quantize`
-    code_dtype: torch.dtype
 
     def __init__(self,
                  kernel: FakeQuantizeKernel,
@@ -94,9 +93,14 @@ class Quantizer(nn.Module):
         return self.kernel.bit_width
 
     @property
+    def grid(self) -> IntegerGrid:
+        """The integer codes."""
+        return self.kernel.grid
+
+    @property
     def qmax(self) -> int:
         """Largest code."""
-        return self.kernel.qmax
+        return self.grid.qmax
 
     @property
     def scale(self) -> Tensor:
@@ -140,7 +144,7 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def quantize(self, x: Tensor) -> Tensor:
         """Integer codes of ``x``, so that ``codes * scale`` is the fake-quantized tensor."""
-        return self.kernel.codes(compute_dtype(x), *self.kernel_parameters).to(self.code_dtype)
+        return self.kernel.codes(compute_dtype(x), *self.kernel_parameters).to(self.grid.dtype)
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
@@ -254,8 +258,6 @@ class Quantizer(nn.Module):
 class WeightQuantizer(Quantizer):
     """Base of the quantizers of weights: signed codes, per tensor or per output channel."""
 
-    code_dtype = torch.int8
-
     def observe(self, x: Tensor) -> None:
         self._samples.clear()  # weights are the same in every call
         super().observe(x)
@@ -270,12 +272,8 @@ class WeightQuantizer(Quantizer):
 class ActivationQuantizer(Quantizer):
     """Base of the quantizers of activations: unsigned codes, per tensor."""
 
-    code_dtype = torch.uint8
-    #: Whether the levels may reach below zero
-    takes_negative = False
-
     def observe(self, x: Tensor) -> None:
-        if not self.takes_negative and x.numel() and x.min() < 0:
+        if not self.kernel.takes_negative and x.numel() and x.min() < 0:
             raise ValueError(
                 f'{self.name}: quantizes to unsigned codes, so its input must not be negative, '
                 f'but it holds {x.min().item():.4g}. Feed the layer by a ReLU (for an FPN: '

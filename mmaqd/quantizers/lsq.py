@@ -21,7 +21,7 @@ class _StepSizeQuantizer(Quantizer):
     @property
     def interval(self) -> Tensor:
         """Largest magnitude that can be represented, the shape of the step size."""
-        return self.scale * max(self.qmax, -self.kernel.qmin)
+        return self.scale * self.grid.magnitude
 
     def _from_length(self, length: Tensor) -> Tensor:
         return length / self.qmax
@@ -133,7 +133,7 @@ class LSQPlusWeightQuantizer(LSQWeightQuantizer):
     def _length(self, rows: Tensor) -> Tensor:
         if self.start == 'three_sigma':
             mean, std = rows.mean(dim=1), rows.std(dim=1, correction=0)
-            return (mean.abs() + 3 * std) * (self.qmax / -self.kernel.qmin)
+            return (mean.abs() + 3 * std) * (self.qmax / -self.grid.qmin)
         return super()._length(rows)
 
 
@@ -166,7 +166,6 @@ class LSQPlusActivationQuantizer(_StepSizeQuantizer, ActivationQuantizer):
     """
 
     starts = ('least_error', 'constant')
-    takes_negative = True
 
     def __init__(self,
                  bit_width: int,

@@ -1,21 +1,9 @@
-"""Integer ranges and the check of a bit width."""
+"""The check of a bit width."""
 from __future__ import annotations
 
 import pytest
 
-from mmaqd.functional import check_bit_width, unsigned_qmax, weight_qmax
-
-
-@pytest.mark.parametrize(('bits', 'expected'), [(1, 1), (2, 3), (3, 7), (4, 15), (5, 31), (6, 63),
-                                                (7, 127), (8, 255)])
-def test_unsigned_qmax_is_the_largest_code(bits: int, expected: int) -> None:
-    assert unsigned_qmax(bits) == expected
-
-
-@pytest.mark.parametrize(('bits', 'expected'), [(1, 1), (2, 3), (3, 7), (4, 15), (5, 31), (6, 63),
-                                                (7, 127), (8, 127)])
-def test_weight_qmax_fits_int8(bits: int, expected: int) -> None:
-    assert weight_qmax(bits) == expected
+from mmaqd.functional import check_bit_width
 
 
 @pytest.mark.parametrize(('bits', 'minimum'), [(1, 1), (2, 2), (5, 2), (8, 1), (8, 2)])
