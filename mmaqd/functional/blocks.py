@@ -22,6 +22,12 @@ BLOCK = 2**24
 is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
 
 
+def is_exporting() -> bool:
+    """Whether ``torch.export`` is looking at the model."""
+    asked = getattr(torch.compiler, 'is_exporting', None)
+    return asked is not None and asked()
+
+
 def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Views of matching parts of ``tensors``, which together are the tensors.
 

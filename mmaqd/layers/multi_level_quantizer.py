@@ -68,6 +68,11 @@ class MultiLevelQuantizer(MultiLevelModule):
         return self.current.kernel_parameters
 
     @property
+    def learned_parameters(self) -> tuple[Tensor, ...]:
+        """Those of the current level, with values or without."""
+        return self.current.learned_parameters
+
+    @property
     def scale(self) -> Tensor:
         """Real value of one integer step at the current level, ()."""
         return self.current.scale

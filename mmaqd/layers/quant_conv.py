@@ -9,7 +9,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from mmaqd.functional import ConvGeometry, FakeQuantizeKernel, quant_conv2d
-from mmaqd.functional.blocks import is_compiling
+from mmaqd.functional.blocks import is_compiling, is_exporting
 from mmaqd.quantizers import build_quantizer
 from mmaqd.registry import MODELS
 
@@ -80,6 +80,8 @@ class QuantConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self._is_fused:
             return self._forward_composed(x)
+        if is_exporting():
+            return self._forward_exported(x)
         weight, quantizer = self.weight, self.weight_quantizer
         known = self._shared_weight if self._shared_weight is not None else self._kept_weight()
         if known is not None:
@@ -98,7 +100,7 @@ class QuantConv2d(nn.Conv2d):
     @contextmanager
     def quantize_weight_once(self) -> Iterator[None]:
         """Within the block the weights must not change; they are quantized once for all calls."""
-        if self.weight_quantizer is not None and self._is_fused:
+        if self.weight_quantizer is not None and self._is_fused and not is_exporting():
             kept = self._kept_weight()
             self._shared_weight = self.weight_quantizer(self.weight) if kept is None else kept
         try:
@@ -122,6 +124,17 @@ class QuantConv2d(nn.Conv2d):
             copies = tuple(source.clone() for source in sources)
             self._kept = self.weight_quantizer.kernel, copies, self.weight_quantizer(self.weight)
         return self._kept[2]
+
+    def _forward_exported(self, x: Tensor) -> Tensor:
+        """One operator. Whether the intervals have values is asked where its graph is used."""
+        from mmaqd.functional.quant_conv_op import kernel_to_text  # torch 2.1 has no custom_op
+        inputs, quantizer = self.input_quantizer, self.weight_quantizer
+        return torch.ops.mmaqd.quant_conv2d(
+            x, self.weight, self.bias, list(inputs.learned_parameters) if inputs else [],
+            list(quantizer.learned_parameters) if quantizer else [],
+            kernel_to_text(inputs and inputs.kernel), kernel_to_text(quantizer
+                                                                     and quantizer.kernel),
+            self.stride, self.padding, self.dilation, self.groups)
 
     def _forward_composed(self, x: Tensor) -> Tensor:
         """Quantizers, then conv: while calibrating and for padding that is not zeros."""

@@ -105,7 +105,7 @@ class Quantizer(nn.Module):
     @property
     def scale(self) -> Tensor:
         """Real value of one integer step, the shape of the interval; not differentiable."""
-        return self.kernel.scale(*[parameter.detach() for parameter in self._learned_parameters])
+        return self.kernel.scale(*[parameter.detach() for parameter in self.learned_parameters])
 
     @property
     def granularity(self) -> str:
@@ -128,7 +128,7 @@ class Quantizer(nn.Module):
                     'batches), or load the checkpoint of a trained low-bit model (a float '
                     'checkpoint has no intervals).')
             self._known_initialized = True
-        parameters = self._learned_parameters
+        parameters = self.learned_parameters
         if self.training and parameters:
             # The optimizer may have stepped below zero. `.data`, because a shared conv has saved
             # this parameter for the backward pass when it comes here for the next level.
@@ -184,7 +184,8 @@ class Quantizer(nn.Module):
         self.constants += (name, )
 
     @property
-    def _learned_parameters(self) -> tuple[Tensor, ...]:
+    def learned_parameters(self) -> tuple[Tensor, ...]:
+        """The parameters as they are, with values or without."""
         return tuple([getattr(self, name) for name in self.learned])
 
     def _rows(self, x: Tensor) -> Tensor:
@@ -214,7 +215,7 @@ class Quantizer(nn.Module):
         else:
             mean = samples.mean(dim=1)
             length = torch.where(mean > 0, mean, torch.ones_like(mean))
-        first = self._learned_parameters[0]
+        first = self.learned_parameters[0]
         first.copy_(self._from_length(length).view_as(first))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any,
