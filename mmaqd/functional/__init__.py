@@ -16,12 +16,13 @@ from .ranges import check_bit_width
 from .rounding import round_half_even, round_ste
 
 __all__ = [
-    'ConvGeometry', 'DoReFaActivationKernel', 'DoReFaWeightKernel', 'FakeQuantizeKernel', 'IntegerGrid',
-    'LIQActivationKernel', 'LIQWeightKernel', 'LSQActivationKernel', 'LSQPlusActivationKernel',
-    'LSQWeightKernel', 'PACTActivationKernel', 'check_bit_width', 'compile_kernels',
-    'composed_dorefa_activation', 'composed_dorefa_weight', 'composed_liq_activation',
-    'composed_liq_weight', 'composed_lsq_activation', 'composed_lsq_plus_activation',
-    'composed_lsq_weight', 'composed_pact_activation', 'fake_quantize', 'kernels_are_compiled',
-    'least_error_interval', 'least_error_step_size_and_offset', 'quant_conv2d', 'round_half_even',
-    'round_ste', 'symmetric_weight_grid', 'twos_complement_grid', 'unsigned_grid'
+    'ConvGeometry', 'DoReFaActivationKernel', 'DoReFaWeightKernel', 'FakeQuantizeKernel',
+    'IntegerGrid', 'LIQActivationKernel', 'LIQWeightKernel', 'LSQActivationKernel',
+    'LSQPlusActivationKernel', 'LSQWeightKernel', 'PACTActivationKernel', 'check_bit_width',
+    'compile_kernels', 'composed_dorefa_activation', 'composed_dorefa_weight',
+    'composed_liq_activation', 'composed_liq_weight', 'composed_lsq_activation',
+    'composed_lsq_plus_activation', 'composed_lsq_weight', 'composed_pact_activation',
+    'fake_quantize', 'kernels_are_compiled', 'least_error_interval',
+    'least_error_step_size_and_offset', 'quant_conv2d', 'round_half_even', 'round_ste',
+    'symmetric_weight_grid', 'twos_complement_grid', 'unsigned_grid'
 ]

@@ -11,9 +11,9 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from .grid import symmetric_weight_grid, unsigned_grid
 from .kernels import per_channel
 from .liq import features_of_a_sample, floor_interval, lsq_gradient_factor
-from .grid import symmetric_weight_grid, unsigned_grid
 from .rounding import round_ste
 
 

@@ -1,0 +1,283 @@
+"""Values to the nodes of an integer graph."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+
+from .graph import (Add, Apply, Codes, Conv, Edge, IntegerGraph, MaxPool, Node, Real,
+                    Requantization, Requantize, Upsample)
+from .multipliers import choose_multipliers
+from .storage import Format, root
+from .values import Applied, ConvValue, Image, Pooled, Quantized, Sum, Upsampled, Value
+
+_INT32 = 2**31 - 1
+# round(q (2^12 + 1) / 2^12) is q for all codes: what constant channels are requantized by.
+_KEEPS_CODES = (2**12 + 1, 12)
+
+
+class AccumulatorOverflow(ValueError):
+    """The sum of a conv may leave 32 bits."""
+
+
+@dataclass
+class _Channels:
+    """The integers of a conv's output channels, (C,) each but the weights."""
+
+    weights: np.ndarray
+    factor: np.ndarray
+    offset: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @property
+    def magnitude(self) -> np.ndarray:
+        """Largest size of a sum of products."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+
+class Emitter:
+    """Makes the nodes that compute values, each once for each kind of codes it is read in.
+
+    Args:
+        formats: What the roots are stored in.
+        mean: Integer mean of the image, (C,).
+    """
+
+    def __init__(self, formats: dict[Value, Format], mean: np.ndarray) -> None:
+        self.formats = formats
+        self.mean = mean
+        self.image = Codes('input', 0, 255, 1.0)
+        self.edges: dict[str, Edge] = {'input': self.image}
+        self.nodes: list[Node] = []
+        self.weights: dict[str, np.ndarray] = {}
+        self.notes: list[str] = []
+        self._stored: dict[Value, str] = {}
+        self._requantized: dict[tuple, str] = {}
+        self._real: dict[Value, str] = {}
+
+    def graph(self, outputs: tuple[tuple[str, ...], ...]) -> IntegerGraph:
+        """Everything emitted so far."""
+        return IntegerGraph(self.image, self.edges, tuple(self.nodes), self.weights, outputs,
+                            tuple(self.notes))
+
+    def real(self, value: Value) -> str:
+        """The edge of a prediction."""
+        if value not in self._real:
+            self._real[value] = self._emit_real(value)
+        return self._real[value]
+
+    def stored(self, value: Value) -> str:
+        """The edge of the codes that a value is stored in."""
+        if value not in self._stored:
+            self._stored[value] = self._emit_stored(value)
+        return self._stored[value]
+
+    def _emit_real(self, value: Value) -> str:
+        if isinstance(value, ConvValue):
+            return self._conv(value, None)
+        if isinstance(value, Applied):
+            return self._add(
+                Apply(value.name, (self.real(value.source), ), value.name, value.function),
+                Real(value.name))
+        name = f'{value.name}.real'
+        return self._add(Apply(name, (self.stored(value), ), name), Real(name))
+
+    def _emit_stored(self, value: Value) -> str:
+        if isinstance(value, Image):
+            return self.image.name
+        if isinstance(value, ConvValue):
+            return self._conv(value, self.formats[value])
+        form = self.formats[root(value)]
+        edge = _codes(value.name, form)
+        inputs = tuple(self.stored(each) for each in _operands(value))
+        if isinstance(value, Sum):
+            return self._add(Add(value.name, inputs, edge.name), edge)
+        if isinstance(value, Pooled):
+            return self._add(MaxPool(value.name, inputs, edge.name, **value.geometry), edge)
+        return self._upsample(value, inputs[0], edge)
+
+    def _upsample(self, value: Upsampled, source: str, edge: Codes) -> str:
+        like = self._other_operand(value)
+        if like is not None:
+            return self._add(Upsample(value.name, (source, self.stored(like)), edge.name), edge)
+        (height, width), (to_height, to_width) = value.sizes
+        if to_height % height or to_width % width:
+            raise NotImplementedError(f'{value.name}: upsampling from {value.sizes[0]} to '
+                                      f'{value.sizes[1]} is by no whole factor.')
+        factor = (to_height // height, to_width // width)
+        return self._add(Upsample(value.name, (source, ), edge.name, factor), edge)
+
+    def _other_operand(self, value: Upsampled) -> Optional[Value]:
+        """What an upsampled value is added to; its size is the one to upsample to."""
+        for each in self.formats:
+            if isinstance(each, Sum) and value in each.operands:
+                return each.operands[1 - each.operands.index(value)]
+        return None
+
+    def _read(self, value: ConvValue) -> str:
+        """The edge that a conv reads."""
+        source, wanted = self.stored(value.source), value.quantized
+        if wanted is None:
+            return source
+        given = self.edges[source]
+        form = Format(wanted.grid.qmin, wanted.grid.qmax, wanted.unit, wanted.offset)
+        if form == Format(given.qmin, given.qmax, given.unit, given.offset):
+            return source
+        key = (source, wanted.key)
+        if key not in self._requantized:
+            self._requantized[key] = self._requantize(given, form, value.name)
+        return self._requantized[key]
+
+    def _requantize(self, given: Codes, form: Format, reader: str) -> str:
+        bias = int(round((given.offset - form.offset) / given.unit))
+        low, high = np.array([given.qmin]), np.array([given.qmax])
+        chosen = choose_multipliers(
+            np.array([given.unit / form.unit]), low, high, np.array([bias]), form.qmin, form.qmax)
+        name = f'{reader}.input'
+        return self._add(Requantize(name, (given.name, ), name, chosen, bias), _codes(name, form))
+
+    def _conv(self, value: ConvValue, form: Optional[Format]) -> str:
+        source = self._read(value)
+        pad, channels = self._channels(value, self.edges[source])
+        bias, requantization, scale = self._scales(value, channels, form)
+        bound = np.abs(np.stack([channels.low + bias, channels.high + bias])).max(initial=0)
+        _check_bound(value, max(bound, np.abs(bias).max(initial=0)))
+        name = value.name
+        if name in self.edges:  # it is a prediction, and read by other convs too
+            name += '.real' if form is None else '.codes'
+        stride, padding, dilation, groups = value.geometry
+        edge = Real(name) if form is None else _codes(name, form, value.rectified)
+        return self._add(
+            Conv(name, (source, ), name,
+                 self._weight(value.layer,
+                              channels.weights), bias, stride, padding, dilation, groups, pad,
+                 int(bound), requantization, scale, form is None and value.rectified), edge)
+
+    def _channels(self, value: ConvValue, source: Codes) -> tuple[np.ndarray, _Channels]:
+        """Codes of padding, and the channels with positive factors, in terms of the codes read."""
+        weights, factor, offset = value.codes.astype(np.int64), value.factor, value.offset
+        groups = value.geometry[3]
+        if value.quantized is None:
+            pad = self.mean
+            offset = offset - factor * _sum_with(weights, self.mean, groups)
+        else:
+            pad = _code_of_zero(value.quantized)
+            offset = offset + factor * weights.sum((1, 2, 3)) * (
+                value.quantized.offset / value.quantized.unit)
+        weights = self._flipped(value, weights, factor < 0)
+        flat = weights.reshape(len(weights), -1)
+        ends = flat * source.qmin, flat * source.qmax
+        return pad, _Channels(weights, np.abs(factor), offset,
+                              np.minimum(*ends).sum(1),
+                              np.maximum(*ends).sum(1))
+
+    def _flipped(self, value: ConvValue, weights: np.ndarray, flip: np.ndarray) -> np.ndarray:
+        weights = np.where(flip[:, None, None, None], -weights, weights)
+        beyond = int((weights > 127).sum())
+        if beyond:
+            self.notes.append(f'{value.name}: {beyond} weight codes of -128 in channels whose BN '
+                              'has a negative weight became 127 where 128 was meant.')
+        return np.minimum(weights, 127)
+
+    def _scales(
+        self, value: ConvValue, channels: _Channels, form: Optional[Format]
+    ) -> tuple[np.ndarray, Optional[Requantization], Optional[np.ndarray]]:
+        """Bias, and what the accumulators are multiplied by."""
+        if form is None:
+            bias, scale = self._real_scales(value, channels)
+            return bias, None, scale
+        ratio = channels.factor / form.unit
+        offset = (channels.offset - form.offset) / form.unit
+        qmin = _codes('', form, value.rectified).qmin
+        bias = _saturating_bias(offset, ratio, channels, qmin, form.qmax)
+        constant = np.abs(bias) + channels.magnitude > _INT32
+        self._note_lost(value, channels.magnitude[constant] * ratio[constant])
+        _drop(channels, constant)
+        ratio[constant] = 1.0
+        bias[constant] = np.clip(np.round(offset), qmin, form.qmax)[constant]
+        bias = bias.astype(np.int64)
+        chosen = choose_multipliers(ratio, channels.low, channels.high, bias, qmin, form.qmax)
+        chosen.multiplier[constant], chosen.shift[constant] = _KEEPS_CODES
+        return bias, chosen, None
+
+    def _real_scales(self, value: ConvValue, channels: _Channels) -> tuple[np.ndarray, np.ndarray]:
+        """Bias and scale of predictions; a bias that 32 bits don't hold leaves no room for sums."""
+        with np.errstate(divide='ignore', invalid='ignore'):
+            bias = np.round(channels.offset / channels.factor)
+        constant = ~(np.abs(bias) + channels.magnitude <= _INT32)
+        self._note_lost(value, (channels.magnitude * channels.factor)[constant] * 2**12)
+        _drop(channels, constant)
+        bias[constant] = np.sign(channels.offset[constant]) * 2**24
+        channels.factor[constant] = np.abs(channels.offset[constant]) / 2**24
+        return bias.astype(np.int64), channels.factor.astype(np.float32)
+
+    def _note_lost(self, value: ConvValue, lost: np.ndarray) -> None:
+        """Say what constant channels leave out, in codes, if it can be seen."""
+        if (lost > 0.5).any():
+            self.notes.append(f'{value.name}: {int((lost > 0.5).sum())} channels became constant, '
+                              'since their bias needs more than 32 bits; it left out at most '
+                              f'{lost.max():.2g} steps.')
+
+    def _weight(self, layer: str, weights: np.ndarray) -> str:
+        """Key of weights, one for all uses of a layer with the same codes."""
+        weights = weights.astype(np.int16)
+        for number in range(len(self.weights) + 1):
+            key = layer if number == 0 else f'{layer}#{number}'
+            if key not in self.weights:
+                self.weights[key] = weights
+            if np.array_equal(self.weights[key], weights):
+                return key
+        raise AssertionError('a free key is found after as many as there are')
+
+    def _add(self, node: Node, edge: Edge) -> str:
+        assert edge.name not in self.edges, edge.name
+        self.nodes.append(node)
+        self.edges[edge.name] = edge
+        return edge.name
+
+
+def _operands(value: Value) -> tuple[Value, ...]:
+    return value.operands if isinstance(value, Sum) else (value.source, )
+
+
+def _codes(name: str, form: Format, rectified: bool = False) -> Codes:
+    qmin = max(form.qmin, 0) if rectified and form.offset == 0 else form.qmin
+    return Codes(name, qmin, form.qmax, form.unit, form.offset)
+
+
+def _code_of_zero(quantized: Quantized) -> np.ndarray:
+    """The code nearest to the real number 0, (1,)."""
+    nearest = round(-quantized.offset / quantized.unit)
+    return np.array([min(max(nearest, quantized.grid.qmin), quantized.grid.qmax)])
+
+
+def _sum_with(weights: np.ndarray, per_channel: np.ndarray, groups: int) -> np.ndarray:
+    """Sum of all weights of an output channel times a number for each input channel, (C_out,)."""
+    channels = per_channel.reshape(groups, 1, -1)
+    return (weights.sum(
+        (2, 3)).reshape(groups, -1, channels.shape[2]) * channels).sum(2).reshape(-1)
+
+
+def _drop(channels: _Channels, constant: np.ndarray) -> None:
+    """Let channels whose output does not depend on the input have no weights."""
+    channels.weights[constant] = 0
+    channels.low[constant] = channels.high[constant] = 0
+
+
+def _saturating_bias(offset: np.ndarray, ratio: np.ndarray, channels: _Channels, qmin: int,
+                     qmax: int) -> np.ndarray:
+    """Bias of offsets in codes, no further out than what clips every output; inf for no ratio."""
+    with np.errstate(divide='ignore', invalid='ignore'):
+        above = np.ceil((qmax + 1) / ratio) - channels.low
+        below = np.floor((qmin - 1) / ratio) - channels.high
+        bias = np.clip(np.round(offset / ratio), below, above)
+    return np.nan_to_num(bias, nan=np.inf, posinf=np.inf, neginf=-np.inf)
+
+
+def _check_bound(value: ConvValue, bound: float) -> None:
+    if bound > _INT32:
+        raise AccumulatorOverflow(
+            f'{value.name}: its sums may reach {int(bound)}, more than 32 bits hold ({_INT32}). Give '
+            'its weights or inputs fewer bits.')
