@@ -10,7 +10,7 @@ from mmaqd.compat import check_versions
 # isort: split
 from mmengine.config.utils import MODULE2PACKAGE
 
-from mmaqd import conversion, datasets, engine, layers, models, quantizers
+from mmaqd import conversion, datasets, engine, export, layers, models, quantizers
 from mmaqd.conversion import QuantizedDetector
 from mmaqd.layers import MultiLevelBN, MultiLevelSyncBN, QuantConv2d
 from mmaqd.models import AQDATSSHead, AQDFCOSHead, AQDRetinaHead
@@ -39,6 +39,7 @@ __all__ = [
     'conversion',
     'datasets',
     'engine',
+    'export',
     'layers',
     'models',
     'quantizers',

@@ -8,6 +8,7 @@ from typing import Any, Iterator
 import torch.nn as nn
 from mmengine.config import Config
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from mmaqd.compat import check_data_files
 from mmaqd.quantizers import Quantizer, calibrate
@@ -68,11 +69,21 @@ def calibrate_checkpoint(config: str,
 
 
 def _batches(runner: Runner, num_batches: int) -> Iterator[Any]:
-    """Batches of the training data that went through the test pipeline."""
-    cfg = runner.cfg
+    return islice(calibration_loader(runner.cfg, runner.seed), num_batches)
+
+
+def calibration_loader(cfg: Config, seed: int | None = None) -> DataLoader:
+    """A loader of the training data of a config that sends them through its test pipeline.
+
+    Args:
+        cfg: A config with ``train_dataloader`` and ``test_dataloader``.
+        seed: By which the images are drawn; None for that of the config, or 0.
+    """
     pipeline = _innermost(cfg.test_dataloader.dataset).pipeline
     loader = {**cfg.train_dataloader, 'dataset': _piped(cfg.train_dataloader.dataset, pipeline)}
-    return islice(Runner.build_dataloader(loader, seed=runner.seed), num_batches)
+    if seed is None:
+        seed = (cfg.get('randomness') or {}).get('seed') or 0
+    return Runner.build_dataloader(loader, seed=seed)
 
 
 def _innermost(dataset: Config) -> Config:

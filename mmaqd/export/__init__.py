@@ -1,0 +1,19 @@
+"""Low-bit detectors as integers: capture a detector, lower it to an integer graph, run that.
+
+``capture`` takes the operators of a detector, ``lower`` turns them into an :class:`IntegerGraph`,
+:class:`IntegerNetwork` (the twin) runs it in torch, ``mmaqd.export.onnx`` writes it for engines.
+"""
+from .capture import Captured, capture
+from .convert import Converted, convert_detector, convert_integer
+from .emit import AccumulatorOverflow
+from .graph import IntegerGraph
+from .integer_detector import IntegerDetector, set_graph
+from .lower import lower, lower_detector
+from .network import IntegerNetwork
+from .rules import UnsupportedOperator
+
+__all__ = [
+    'AccumulatorOverflow', 'Captured', 'Converted', 'IntegerDetector', 'IntegerGraph',
+    'IntegerNetwork', 'UnsupportedOperator', 'capture', 'convert_detector', 'convert_integer',
+    'lower', 'lower_detector', 'set_graph'
+]

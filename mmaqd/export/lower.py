@@ -1,18 +1,19 @@
 """From a captured detector to its integer graph."""
 from __future__ import annotations
 
-from typing import Callable, Mapping, Optional
+from typing import Mapping, Sequence
 
 import numpy as np
-import torch
 import torch.nn as nn
 from torch import Tensor
 
 from .capture import Captured, capture
 from .emit import Emitter
 from .graph import IntegerGraph
+from .image import integer_mean
 from .rules import Reader
 from .storage import Format, Streams, format_of_readings, ordered, readings, root, stream_format
+from .streams import StreamUnits, calibrated_units
 from .values import Image, Value
 
 STREAM_BIT_WIDTH = 8
@@ -20,7 +21,7 @@ STREAM_BIT_WIDTH = 8
 
 def lower(captured: Captured,
           mean: np.ndarray,
-          stream_units: Callable[[Streams, Reader], Mapping[Value, float]],
+          stream_units: StreamUnits,
           stream_bit_width: int = STREAM_BIT_WIDTH) -> IntegerGraph:
     """Lower the operators of a detector to integers.
 
@@ -64,37 +65,26 @@ def _formats(values: list[Value], streams: Streams, units: Mapping[Value, float]
     return formats
 
 
-def integer_mean(detector: nn.Module, channels: int = 3) -> np.ndarray:
-    """The mean that the data preprocessor of a detector subtracts, (C,).
+def lower_detector(detector: nn.Module,
+                   images: Sequence[Tensor],
+                   stream_bit_width: int = STREAM_BIT_WIDTH) -> IntegerGraph:
+    """The integer graph of a trained or calibrated detector.
+
+    Args:
+        detector: A low-bit detector in float arithmetic.
+        images: Normalized images, (N, C, H, W) each, from which the units of skip and top-down
+            connections are taken. The first one's size is that at which the detector is captured;
+            the graph fits any.
+        stream_bit_width: As for :func:`lower`.
 
     Raises:
-        ValueError: It is no integer, or the image is divided by a std: the first conv would not
-            read integers.
+        ValueError: There is no image, or the data preprocessor leaves no integers.
+        UninitializedIntervalError: A quantizer has no interval yet.
+        UnsupportedOperator, AccumulatorOverflow: As for :func:`lower`.
     """
-    preprocessor = detector.data_preprocessor
-    if not getattr(preprocessor, '_enable_normalize', False):
-        return np.zeros(channels, np.int64)
-    mean, std = (_vector(getattr(preprocessor, name), channels) for name in ('mean', 'std'))
-    if (mean != np.round(mean)).any() or (std != 1).any() or mean.min() < 0 or mean.max() > 255:
-        raise ValueError(
-            'model.data_preprocessor: an integer network reads the 8-bit image as it is, so mean '
-            f'must be integers of 0..255 and std 1, but got {mean.tolist()} and {std.tolist()}. '
-            "Train with integers (mmaqd.FoldInputStd loads an ImageNet checkpoint that expects a "
-            'std).')
-    return mean.astype(np.int64)
-
-
-def _vector(value: Optional[Tensor], channels: int) -> np.ndarray:
-    flat = torch.as_tensor(value).double().flatten()
-    return flat.expand(channels).cpu().numpy() if flat.numel() == 1 else flat.cpu().numpy()
-
-
-def lower_detector(detector: nn.Module,
-                   height: int,
-                   width: int,
-                   stream_units: Callable[[Streams, Reader], Mapping[Value, float]],
-                   stream_bit_width: int = STREAM_BIT_WIDTH) -> IntegerGraph:
-    """:func:`capture` and :func:`lower` of a detector with its own mean."""
-    mean = integer_mean(detector)
-    captured = capture(detector, height, width, len(mean))
-    return lower(captured, mean, stream_units, stream_bit_width)
+    if not images:
+        raise ValueError('No image to calibrate skip and top-down connections with.')
+    mean = integer_mean(detector, images[0].shape[1])
+    captured = capture(detector, *images[0].shape[2:], len(mean))
+    return lower(captured, mean, calibrated_units(captured, images, stream_bit_width),
+                 stream_bit_width)
