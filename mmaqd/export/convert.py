@@ -106,8 +106,9 @@ def convert_integer(config: str,
     meta = {key: converted.meta[key] for key in ('dataset_meta', ) if key in converted.meta}
     torch.save(dict(meta=meta, state_dict=twin.state_dict()), out)
     cfg.dump(twin_config)
-    print_log(f'{converted.graph}\nWrote {out} and {twin_config}. Next: python tools/test.py '
-              f'{twin_config} {out}', 'current')
+    print_log(
+        f'{converted.graph}\nWrote {out} and {twin_config}. Next: python tools/test.py '
+        f'{twin_config} {out}', 'current')
     return converted.graph
 
 
@@ -118,8 +119,13 @@ def integer_config(model: dict) -> dict:
     arguments = {key: value for key, value in model.items() if key not in left}
     for part in ('backbone', 'neck'):
         arguments[part] = {**arguments[part], 'init_cfg': None} if part in arguments else None
-    return dict(type='mmaqd.IntegerDetector', detector=detector,
-                **{key: value for key, value in arguments.items() if value is not None})
+    return dict(
+        type='mmaqd.IntegerDetector',
+        detector=detector,
+        **{
+            key: value
+            for key, value in arguments.items() if value is not None
+        })
 
 
 def _config_beside(out: str) -> str:

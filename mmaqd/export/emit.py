@@ -15,6 +15,7 @@ from .values import Applied, ConvValue, Image, Pooled, Quantized, Sum, Upsampled
 _INT32 = 2**31 - 1
 # round(q (2^12 + 1) / 2^12) is q for all codes: what constant channels are requantized by.
 _KEEPS_CODES = (2**12 + 1, 12)
+_INVISIBLE = 2.0**-4  # codes; a channel whose sums give no more is a constant
 
 
 class AccumulatorOverflow(ValueError):
@@ -131,16 +132,18 @@ class Emitter:
         return self._requantized[key]
 
     def _requantize(self, given: Codes, form: Format, reader: str) -> str:
-        bias = int(round((given.offset - form.offset) / given.unit))
+        offset = np.array([(given.offset - form.offset) / form.unit])
         low, high = np.array([given.qmin]), np.array([given.qmax])
         chosen = choose_multipliers(
-            np.array([given.unit / form.unit]), low, high, np.array([bias]), form.qmin, form.qmax)
+            np.array([given.unit / form.unit]), low, high, offset, form.qmin, form.qmax)
+        bias = int(np.round(offset / chosen.factor)[0])
         name = f'{reader}.input'
         return self._add(Requantize(name, (given.name, ), name, chosen, bias), _codes(name, form))
 
     def _conv(self, value: ConvValue, form: Optional[Format]) -> str:
         source = self._read(value)
         pad, channels = self._channels(value, self.edges[source])
+        _check_bound(value, channels.magnitude.max(initial=0))
         bias, requantization, scale = self._scales(value, channels, form)
         bound = np.abs(np.stack([channels.low + bias, channels.high + bias])).max(initial=0)
         _check_bound(value, max(bound, np.abs(bias).max(initial=0)))
@@ -188,19 +191,20 @@ class Emitter:
         if form is None:
             bias, scale = self._real_scales(value, channels)
             return bias, None, scale
-        ratio = channels.factor / form.unit
+        ratio = np.maximum(channels.factor / form.unit, 2.0**-80)
         offset = (channels.offset - form.offset) / form.unit
         qmin = _codes('', form, value.rectified).qmin
-        bias = _saturating_bias(offset, ratio, channels, qmin, form.qmax)
-        constant = np.abs(bias) + channels.magnitude > _INT32
-        self._note_lost(value, channels.magnitude[constant] * ratio[constant])
+        offset = _visible_offset(offset, ratio, channels, qmin, form.qmax)
+        chosen = choose_multipliers(ratio, channels.low, channels.high, offset, qmin, form.qmax)
+        bias = np.round(offset / chosen.factor)
+        lost = channels.magnitude * ratio
+        self._note_inexact(value, np.minimum(lost, form.qmax) * np.abs(chosen.factor / ratio - 1))
+        constant = (np.abs(bias) + channels.magnitude > _INT32) | (lost < _INVISIBLE)
+        self._note_lost(value, lost[constant])
         _drop(channels, constant)
-        ratio[constant] = 1.0
         bias[constant] = np.clip(np.round(offset), qmin, form.qmax)[constant]
-        bias = bias.astype(np.int64)
-        chosen = choose_multipliers(ratio, channels.low, channels.high, bias, qmin, form.qmax)
         chosen.multiplier[constant], chosen.shift[constant] = _KEEPS_CODES
-        return bias, chosen, None
+        return bias.astype(np.int64), chosen, None
 
     def _real_scales(self, value: ConvValue, channels: _Channels) -> tuple[np.ndarray, np.ndarray]:
         """Bias and scale of predictions; a bias that 32 bits don't hold leaves no room for sums."""
@@ -220,9 +224,16 @@ class Emitter:
                               'since their bias needs more than 32 bits; it left out at most '
                               f'{lost.max():.2g} steps.')
 
+    def _note_inexact(self, value: ConvValue, error: np.ndarray) -> None:
+        """Say where no multiplier comes near a factor; error in codes at the largest sum."""
+        if (error > 1).any():
+            self.notes.append(
+                f'{value.name}: {int((error > 1).sum())} channels are requantized by a '
+                f'factor that is off by up to {error.max():.2g} codes at the top.')
+
     def _weight(self, layer: str, weights: np.ndarray) -> str:
         """Key of weights, one for all uses of a layer with the same codes."""
-        weights = weights.astype(np.int16)
+        weights = weights.astype(np.int8)
         for number in range(len(self.weights) + 1):
             key = layer if number == 0 else f'{layer}#{number}'
             if key not in self.weights:
@@ -266,14 +277,12 @@ def _drop(channels: _Channels, constant: np.ndarray) -> None:
     channels.low[constant] = channels.high[constant] = 0
 
 
-def _saturating_bias(offset: np.ndarray, ratio: np.ndarray, channels: _Channels, qmin: int,
-                     qmax: int) -> np.ndarray:
-    """Bias of offsets in codes, no further out than what clips every output; inf for no ratio."""
-    with np.errstate(divide='ignore', invalid='ignore'):
-        above = np.ceil((qmax + 1) / ratio) - channels.low
-        below = np.floor((qmin - 1) / ratio) - channels.high
-        bias = np.clip(np.round(offset / ratio), below, above)
-    return np.nan_to_num(bias, nan=np.inf, posinf=np.inf, neginf=-np.inf)
+def _visible_offset(offset: np.ndarray, ratio: np.ndarray, channels: _Channels, qmin: int,
+                    qmax: int) -> np.ndarray:
+    """Offsets in codes, no further out than where every output is clipped."""
+    above = qmax + 1 - channels.low * ratio
+    below = qmin - 1 - channels.high * ratio
+    return np.clip(offset, below, above)
 
 
 def _check_bound(value: ConvValue, bound: float) -> None:

@@ -155,7 +155,7 @@ class IntegerGraph:
         image: The input edge, (N, C, H, W) of codes 0..255.
         edges: Every edge by name, the image too.
         nodes: In an order in which they can be computed.
-        weights: Weight codes, int16 arrays within -128..128.
+        weights: Weight codes, int8 arrays.
         outputs: Names of the predictions; one tuple over the levels for each kind.
         notes: What was approximated beyond rounding, a sentence each.
     """
@@ -180,4 +180,5 @@ def saturates_int16(graph: IntegerGraph, conv: Conv) -> bool:
     """Whether two products of a conv can leave int16, where int8 kernels without VNNI add them."""
     codes = graph.edges[conv.inputs[0]]
     span = codes.qmax - min(codes.qmin, 0)
-    return 2 * span * int(np.abs(graph.weights[conv.weight]).max(initial=0)) > 32767
+    return 2 * span * int(np.abs(graph.weights[conv.weight].astype(
+        np.int64)).max(initial=0)) > 32767

@@ -20,7 +20,7 @@ MAX_SHIFT = 40
 _EXACT = 2**24  # integers up to it are exact in float32
 
 
-def choose_multipliers(factor: np.ndarray, low: np.ndarray, high: np.ndarray, bias: np.ndarray,
+def choose_multipliers(factor: np.ndarray, low: np.ndarray, high: np.ndarray, offset: np.ndarray,
                        qmin: int, qmax: int) -> Requantization:
     """The dyadic factors nearest to real ones that requantize alike in integers and float32.
 
@@ -31,21 +31,25 @@ def choose_multipliers(factor: np.ndarray, low: np.ndarray, high: np.ndarray, bi
         factor: Real factors, positive, (C,).
         low: Smallest sum of products of each channel, without the bias, (C,).
         high: Largest one, (C,).
-        bias: Integer bias of each channel, (C,).
+        offset: What a bias will add, in codes, (C,); it is made integer by the factor chosen here.
         qmin: Smallest code of the output.
         qmax: Largest code of the output.
     """
     largest = max(qmax, -qmin)
     factor = np.minimum(factor.astype(np.float64), largest + 0.5)
-    products = largest_part(low, high, bias)
+    if largest > 255:  # no engine has such codes, so float32 does not matter
+        return Requantization(*_reduced(*_near(factor, np.log2(_EXACT / 2 / factor))))
+    products = largest_part(low, high, offset / factor)
     shifts = (
-        np.log2(_EXACT / (largest + np.abs(bias) * factor)),  # what is larger is clipped
+        np.log2(_EXACT / (largest + 1 + np.abs(offset))),  # what is larger is clipped
         np.log2((_EXACT - 1) / (products * factor)))  # nothing is larger
-    candidates = [_near(factor, shift, products) for shift in shifts]
-    errors = [np.abs(_value(*each) - factor) for each in candidates]
-    first = (errors[0] <= errors[1]) & (shifts[0] >= 1)
-    chosen = (np.where(first, *pair) for pair in zip(*candidates))
-    return Requantization(*_reduced(*chosen))
+    candidates = [_near(factor, shift) for shift in (*shifts, np.full_like(factor, MAX_SHIFT))]
+    errors = []
+    for m, k in candidates:
+        exact = is_exact(m, k, low, high, np.round(np.ldexp(offset / m, k)), qmin, qmax)
+        errors.append(np.where(exact, np.abs(_value(m, k) - factor), np.inf))
+    best = np.argmin(errors, axis=0)
+    return Requantization(*_reduced(*(np.choose(best, each) for each in zip(*candidates))))
 
 
 def largest_part(low: np.ndarray, high: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -64,13 +68,10 @@ def is_exact(multiplier: np.ndarray, shift: np.ndarray, low: np.ndarray, high: n
     return (multiplier < _EXACT) & ((decisive <= _EXACT) | (products < _EXACT) | vanish)
 
 
-def _near(factor: np.ndarray, shift: np.ndarray,
-          products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _near(factor: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """M and k nearest to a factor for a largest k."""
     k = np.clip(np.floor(shift), 1, MAX_SHIFT).astype(np.int64)
-    m = np.maximum(np.round(np.ldexp(factor, k)), 1).astype(np.int64)
-    vanishes = products * factor < 0.25
-    return np.where(vanishes, 1, m), np.where(vanishes, MAX_SHIFT, k)
+    return np.maximum(np.round(np.ldexp(factor, k)), 1).astype(np.int64), k
 
 
 def _value(multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:

@@ -103,8 +103,10 @@ class Reader:
     def unsupported(self, node: fx.Node, problem: str) -> UnsupportedOperator:
         modules = list((node.meta.get('nn_module_stack') or {'': ('', '')}).values())
         where = modules[-1][0].removeprefix("L['self'].").removeprefix('detector.')
-        return UnsupportedOperator(f'{where or "the detector"}: {problem}. Integer graphs are made '
-                                   f'of {", ".join(sorted(RULES))}.')
+        return UnsupportedOperator(
+            f'{where or "the detector"}: {problem}. Integer graphs have convs, '
+            'BN, ReLU, additions, max-pooling, nearest upsampling and constant '
+            'factors (mmaqd/export/rules.py).')
 
     def use(self, layer: str) -> str:
         """A name for the next use of a layer."""
