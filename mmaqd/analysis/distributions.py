@@ -66,7 +66,7 @@ class _Collector:
         self.levels: list[Tensor] = []
 
     def add(self, x: Tensor) -> None:
-        normalized = getattr(self.quantizer.kernel, 'normalized', lambda values: values)(x)
+        normalized = self.quantizer.kernel.normalized(x)
         quantized = self.quantizer(x)
         self.count += x.numel()
         self.signal += float(normalized.double().square().sum())

@@ -140,7 +140,7 @@ class _NormalizingQuantizer(nn.Module):
 
 
 def _without_rounding(conv: QuantConv2d, keep_normalized: bool) -> Optional[nn.Module]:
-    kernel = getattr(conv.weight_quantizer, 'kernel', None)
-    if keep_normalized and hasattr(kernel, 'normalized'):
-        return _NormalizingQuantizer(kernel)
+    quantizer = conv.weight_quantizer
+    if keep_normalized and quantizer is not None and quantizer.kernel.normalizes:
+        return _NormalizingQuantizer(quantizer.kernel)
     return None

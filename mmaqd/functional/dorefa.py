@@ -73,6 +73,10 @@ class DoReFaWeightKernel(FakeQuantizeKernel):
         """Real value of one integer step, 1/n."""
         return 1 / self.qmax
 
+    @property
+    def normalizes(self) -> bool:
+        return True
+
     def normalized(self, w: Tensor) -> Tensor:
         """What is rounded, t."""
         bounded = torch.tanh(w)

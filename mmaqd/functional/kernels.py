@@ -52,6 +52,20 @@ class FakeQuantizeKernel:
         """Whether negative numbers are quantized, not clipped to zero."""
         return self.grid.signed
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether another scale than that of ``x`` is quantized, which a norm must take back."""
+        return False
+
+    @property
+    def shifts(self) -> bool:
+        """Whether a mean is subtracted from ``x`` first, which no norm gives back."""
+        return False
+
+    def normalized(self, x: Tensor) -> Tensor:
+        """What is quantized: ``x``, or what :attr:`normalizes` makes of it."""
+        return x
+
     def offset(self, *parameters: Tensor) -> Optional[Tensor]:
         """Real value of the code 0, the shape of the scale; None for zero."""
         return None

@@ -180,6 +180,14 @@ class LIQWeightKernel(FakeQuantizeKernel):
         """Real value of one integer step, v/n; the shape of ``interval``."""
         return _step(floor_interval(interval), self.qmax)
 
+    @property
+    def normalizes(self) -> bool:
+        return self.normalize
+
+    @property
+    def shifts(self) -> bool:
+        return self.normalize and self.center
+
     def prepare(self, w: Tensor, interval: Tensor) -> _Weight:
         floored = floor_interval(interval)
         spread = per_channel(floored, w, self.axis)

@@ -4,7 +4,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmaqd.functional.kernels import compute_dtype, dot, per_channel
+from mmaqd.functional.kernels import FakeQuantizeKernel, compute_dtype, dot, per_channel
+from tests.functional.families import activations, weights
+
+KERNELS = [case.kernel for case in (*activations(4).values(), *weights(4).values())]
 
 
 @pytest.mark.parametrize('axis', [0, 1, 2, -1])
@@ -42,3 +45,12 @@ def test_dot_with_nothing_kept_is_the_sum() -> None:
                          ids=str)
 def test_half_precision_is_computed_in_float32(given: torch.dtype, computed: torch.dtype) -> None:
     assert compute_dtype(torch.ones(2, dtype=given)).dtype == computed
+
+
+@pytest.mark.parametrize('kernel', KERNELS, ids=repr)
+def test_what_normalizes_says_so(kernel: FakeQuantizeKernel) -> None:
+    x = torch.rand(5, 7)
+    assert torch.equal(kernel.normalized(x), x) is not kernel.normalizes
+    # A mean that is subtracted is the same for x and x + 1.
+    assert torch.allclose(
+        kernel.normalized(x), kernel.normalized(x + 1), atol=1e-5) is kernel.shifts
