@@ -128,9 +128,6 @@ def _find(model: nn.Module) -> dict[str, QuantConv2d]:
 class _NormalizingQuantizer(nn.Module):
     """Stands in for a quantizer that is switched off: normalizes the weights, rounds nothing."""
 
-    # As a quantizer that calibrates: the conv calls it, instead of handing its kernel on.
-    calibrating = True
-
     def __init__(self, kernel: Any) -> None:
         super().__init__()
         self.kernel = kernel

@@ -7,7 +7,7 @@ with in float32, and five tensors of that size are several times the memory of t
 """
 from __future__ import annotations
 
-from typing import Iterator, Optional
+from typing import Iterable, Optional
 
 import torch
 from torch import Tensor
@@ -18,34 +18,28 @@ from torch import Tensor
 CPU_BLOCK = 2**18
 BLOCK = 2**24
 
-# torch 2.1 has no such function
+# torch 2.1 has no such functions
 is_compiling = getattr(torch.compiler, 'is_compiling', lambda: False)
+is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
 
 
-def is_exporting() -> bool:
-    """Whether ``torch.export`` is looking at the model."""
-    asked = getattr(torch.compiler, 'is_exporting', None)
-    return asked is not None and asked()
-
-
-def blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
     """Views of matching parts of ``tensors``, which together are the tensors.
 
     Args:
         *tensors: Of one shape.
 
-    Yields:
-        One view per tensor. Large tensors that lie in memory alike come in flat parts of at most
-        :data:`CPU_BLOCK` or :data:`BLOCK` elements, others as they are.
+    Returns:
+        One view per tensor at a time. Large tensors that lie in memory alike come in flat parts of
+        at most :data:`CPU_BLOCK` or :data:`BLOCK` elements, others as they are.
     """
-    size = CPU_BLOCK if tensors[0].device.type == 'cpu' else BLOCK
+    numel = tensors[0].numel()
     # A compiler fuses the operations itself.
-    worth_it = tensors[0].numel() > size and not is_compiling()
-    flat = flattened(tensors) if worth_it else None
-    if flat is None:
-        yield tensors
-    else:
-        yield from zip(*(tensor.split(size) for tensor in flat))
+    if numel <= CPU_BLOCK or is_compiling():
+        return [tensors]
+    size = CPU_BLOCK if tensors[0].device.type == 'cpu' else BLOCK
+    flat = flattened(tensors) if numel > size else None
+    return [tensors] if flat is None else zip(*(tensor.split(size) for tensor in flat))
 
 
 def flattened(tensors: tuple[Tensor, ...]) -> Optional[list[Tensor]]:

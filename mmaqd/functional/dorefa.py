@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
 import torch
 from torch import Tensor
@@ -93,17 +93,14 @@ class DoReFaWeightKernel(FakeQuantizeKernel):
     def prepare(self, w: Tensor) -> None:
         return None
 
-    def forward(self,
-                w: Tensor,
-                prepared: None = None,
-                dtype: Optional[torch.dtype] = None) -> Tensor:
+    def forward(self, w: Tensor, begun: Any = None, dtype: Optional[torch.dtype] = None) -> Tensor:
         return self.codes(compute_dtype(w)).mul_(self.scale()).to(dtype or w.dtype)
 
     def backward(self,
                  grad: Tensor,
                  w: Tensor,
                  quantized: Tensor,
-                 prepared: None = None) -> tuple[Tensor]:
+                 begun: Any = None) -> tuple[Tensor]:
         """dQ/dw = dt/dw: rounding passes the gradient on as it is."""
         grad, bounded = compute_dtype(grad), torch.tanh(compute_dtype(w))
         largest = _largest(bounded)

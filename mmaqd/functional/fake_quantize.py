@@ -14,18 +14,17 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, kernel: FakeQuantizeKernel, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.kernel, ctx.prepared = kernel, kernel.prepare(x, *parameters)
+        ctx.kernel, ctx.begun = kernel, kernel.begin(x, *parameters)
         ctx.save_for_backward(x, *parameters)
-        return kernel.forward(x, *parameters, prepared=ctx.prepared)
+        return kernel.forward(x, *parameters, begun=ctx.begun)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         x, *parameters = ctx.saved_tensors
-        quantized = ctx.kernel.forward(x, *parameters, prepared=ctx.prepared)
+        quantized = ctx.kernel.forward(x, *parameters, begun=ctx.begun)
         # A copy, as the kernel overwrites it.
-        gradients = ctx.kernel.backward(
-            grad.clone(), x, quantized, *parameters, prepared=ctx.prepared)
+        gradients = ctx.kernel.backward(grad.clone(), x, quantized, *parameters, begun=ctx.begun)
         return (None, *gradients)
 
 

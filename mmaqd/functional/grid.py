@@ -95,7 +95,7 @@ def unsigned_grid(bit_width: int) -> IntegerGrid:
         >>> unsigned_grid(4)
         IntegerGrid(qmin=0, qmax=15, step=1)
     """
-    return IntegerGrid(0, 2**bit_width - 1)
+    return _UNSIGNED[bit_width]
 
 
 def symmetric_weight_grid(bit_width: int) -> IntegerGrid:
@@ -107,8 +107,17 @@ def symmetric_weight_grid(bit_width: int) -> IntegerGrid:
         >>> symmetric_weight_grid(2).values.tolist()
         [-3, -1, 1, 3]
     """
-    return IntegerGrid(-127, 127) if bit_width == 8 else IntegerGrid(
-        1 - 2**bit_width, 2**bit_width - 1, step=2)
+    return _SYMMETRIC_WEIGHT[bit_width]
+
+
+def narrow_grid(bit_width: int) -> IntegerGrid:
+    """The symmetric -(2^(b-1) - 1)..2^(b-1) - 1.
+
+    Example:
+        >>> narrow_grid(4)
+        IntegerGrid(qmin=-7, qmax=7, step=1)
+    """
+    return _NARROW[bit_width]
 
 
 def twos_complement_grid(bit_width: int) -> IntegerGrid:
@@ -118,4 +127,12 @@ def twos_complement_grid(bit_width: int) -> IntegerGrid:
         >>> twos_complement_grid(4)
         IntegerGrid(qmin=-8, qmax=7, step=1)
     """
-    return IntegerGrid(-2**(bit_width - 1), 2**(bit_width - 1) - 1)
+    return _TWOS_COMPLEMENT[bit_width]
+
+
+# Made once: a kernel asks for its grid several times a call.
+_UNSIGNED = {bits: IntegerGrid(0, 2**bits - 1) for bits in range(1, 9)}
+_NARROW = {bits: IntegerGrid(1 - 2**(bits - 1), 2**(bits - 1) - 1) for bits in range(2, 9)}
+_SYMMETRIC_WEIGHT = {bits: IntegerGrid(1 - 2**bits, 2**bits - 1, step=2) for bits in range(1, 8)}
+_SYMMETRIC_WEIGHT[8] = _NARROW[8]  # narrow range
+_TWOS_COMPLEMENT = {bits: IntegerGrid(-2**(bits - 1), 2**(bits - 1) - 1) for bits in range(1, 9)}

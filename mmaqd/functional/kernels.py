@@ -7,7 +7,8 @@ serve every family of quantizers, and neither saves more than the input and the 
 """
 from __future__ import annotations
 
-from typing import Any, Callable, Optional
+from copy import copy
+from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +16,18 @@ from torch import Tensor
 from .blocks import blocks
 from .grid import IntegerGrid
 from .one_pass import flat_for_one_pass, one_pass
-from .triton_liq import LIQOnGPU
+
+_COMPUTED_AS_THEY_ARE = (torch.float32, torch.float64)
+
+
+class Begun(Protocol):
+    """The quantization of one tensor: what :meth:`FakeQuantizeKernel.begin` gives."""
+
+    def quantize(self, x: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
+        """The fake-quantized tensor in ``dtype``, by default that of ``x``."""
+
+    def gradients(self, grad: Tensor, x: Tensor, quantized: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of ``x``, in its dtype, and of each parameter; ``grad`` may be overwritten."""
 
 
 class FakeQuantizeKernel:
@@ -27,10 +39,13 @@ class FakeQuantizeKernel:
     Attributes:
         bit_width: Number of bits of a code.
         axis: The axis with parameters of its own per index; None for one of each.
+        is_compiled: Whether it is compiled (see :func:`mmaqd.functional.compile_kernels`); None for
+            what the process has switched.
     """
 
     bit_width: int
     axis: Optional[int] = None
+    is_compiled: Optional[bool] = None
 
     @property
     def grid(self) -> IntegerGrid:
@@ -66,13 +81,22 @@ class FakeQuantizeKernel:
         """What is quantized: ``x``, or what :attr:`normalizes` makes of it."""
         return x
 
+    def compiled(self, on: bool = True) -> FakeQuantizeKernel:
+        """The same kernel, compiled or not whatever the process has switched."""
+        twin = copy(self)
+        twin.__dict__['is_compiled'] = on  # no field: a compiled kernel equals one that is not
+        return twin
+
     def offset(self, *parameters: Tensor) -> Optional[Tensor]:
         """Real value of the code 0, the shape of the scale; None for zero."""
         return None
 
-    def begin(self, x: Tensor, *parameters: Tensor) -> Any:
-        """What :meth:`forward` and :meth:`backward` share, computed once."""
-        return self._on_gpu(x, *parameters) or self.prepare(x, *parameters)
+    def begin(self, x: Tensor, *parameters: Tensor) -> Begun:
+        """What :meth:`forward` and :meth:`backward` share, computed once.
+
+        A family that has another way than operations of torch, on some device, chooses it here.
+        """
+        return ByOperations(self, self.prepare(x, *parameters))
 
     def prepare(self, x: Tensor, *parameters: Tensor) -> Any:
         """What the formulas need besides ``x``: the scale, the mean of ``x``, ..."""
@@ -92,29 +116,24 @@ class FakeQuantizeKernel:
     def forward(self,
                 x: Tensor,
                 *parameters: Tensor,
-                prepared: Any = None,
+                begun: Optional[Begun] = None,
                 dtype: Optional[torch.dtype] = None) -> Tensor:
         """The fake-quantized tensor, of the shape of ``x``.
 
         Args:
             x: Any shape. Half precision is computed with in float32.
             *parameters: Learned tensors.
-            prepared: What :meth:`begin` returns, where it was called already.
+            begun: What :meth:`begin` returns, where it was called already.
             dtype: Of the result; None for that of ``x``.
         """
-        prepared = prepared or self.begin(x, *parameters)
-        if isinstance(prepared, LIQOnGPU):
-            return prepared.quantize(x, dtype)
-        quantized = torch.empty_like(x, dtype=dtype)
-        self._apply(self._quantize, prepared, quantized, x)
-        return quantized
+        return (begun or self.begin(x, *parameters)).quantize(x, dtype)
 
     def backward(self,
                  grad: Tensor,
                  x: Tensor,
                  quantized: Tensor,
                  *parameters: Tensor,
-                 prepared: Any = None) -> tuple[Tensor, ...]:
+                 begun: Optional[Begun] = None) -> tuple[Tensor, ...]:
         """Gradients of ``x``, in its dtype, and of each parameter.
 
         Args:
@@ -123,26 +142,15 @@ class FakeQuantizeKernel:
             quantized: Output of :meth:`forward`, of any dtype: in half precision it is not exact,
                 and computed again.
             *parameters: As for :meth:`forward`.
-            prepared: As for :meth:`forward`.
+            begun: As for :meth:`forward`.
         """
-        prepared = prepared or self.begin(x, *parameters)
-        factor = self.parameter_gradient_factor(x)
-        if isinstance(prepared, LIQOnGPU):
-            return prepared.gradients(grad, x, factor)
-        grad = grad.to(torch.promote_types(grad.dtype, x.dtype))
-        known = [quantized] if quantized.dtype == _computing(x.dtype) else []
-        gradients = self._apply(self._differentiate, prepared, grad, x, *known)
-        return (grad.to(x.dtype), *(_total(parts, factor) for parts in zip(*gradients)))
-
-    def _on_gpu(self, x: Tensor, *parameters: Tensor) -> Optional[LIQOnGPU]:
-        """One pass over memory on a GPU; None where the family has none, or it does not apply."""
-        return None
+        return (begun or self.begin(x, *parameters)).gradients(grad, x, quantized)
 
     def _apply(self, function: Callable, prepared: Any, *tensors: Tensor) -> list:
         """Results of ``function`` for all parts of the tensors, in the cheapest way there is."""
         if self.axis is not None:
             return [function(prepared, *tensors)]
-        flat = flat_for_one_pass(*tensors)
+        flat = flat_for_one_pass(self.is_compiled, *tensors)
         if flat is not None:
             return [one_pass(function, prepared, *flat)]
         return [function(prepared, *parts) for parts in blocks(*tensors)]
@@ -183,6 +191,48 @@ class FakeQuantizeKernel:
         raise NotImplementedError
 
 
+class ByOperations(NamedTuple):
+    """The quantization of one tensor by operations of torch."""
+
+    kernel: FakeQuantizeKernel
+    prepared: Any
+
+    def quantize(self, x: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
+        quantized = torch.empty_like(x, dtype=dtype)
+        self.kernel._apply(self.kernel._quantize, self.prepared, quantized, x)
+        return quantized
+
+    def gradients(self, grad: Tensor, x: Tensor, quantized: Tensor) -> tuple[Tensor, ...]:
+        kernel = self.kernel
+        factor = kernel.parameter_gradient_factor(x)
+        if grad.dtype != x.dtype:
+            grad = grad.to(torch.promote_types(grad.dtype, x.dtype))
+        known = [quantized] if quantized.dtype == _computing(x.dtype) else []
+        gradients = kernel._apply(kernel._differentiate, self.prepared, grad, x, *known)
+        return (grad.to(x.dtype), *(_total(parts, factor) for parts in zip(*gradients)))
+
+
+class FloatKernel(FakeQuantizeKernel):
+    """No quantization: stands where a tensor is left as it is, but for its dtype."""
+
+    def begin(self, x: Tensor) -> None:
+        return None
+
+    def forward(self, x: Tensor, begun: None = None, dtype: Optional[torch.dtype] = None) -> Tensor:
+        return x if dtype is None else x.to(dtype)
+
+    def backward(self,
+                 grad: Tensor,
+                 x: Tensor,
+                 quantized: Tensor,
+                 begun: None = None) -> tuple[Tensor]:
+        return (grad.to(x.dtype), )
+
+
+#: The one kernel that does nothing
+FLOAT = FloatKernel()
+
+
 def _total(parts: tuple[Tensor, ...], factor: float) -> Tensor:
     total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
     return total if factor == 1 else total * factor
@@ -213,8 +263,8 @@ def dot(x: Tensor, y: Tensor, axis: Optional[int] = None) -> Tensor:
 
 def compute_dtype(x: Tensor) -> Tensor:
     """``x`` in the dtype that kernels compute in: float32 for half precision, else its own."""
-    return x.to(_computing(x.dtype))
+    return x if x.dtype in _COMPUTED_AS_THEY_ARE else x.to(_computing(x.dtype))
 
 
 def _computing(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
+    return dtype if dtype in _COMPUTED_AS_THEY_ARE else torch.promote_types(dtype, torch.float32)

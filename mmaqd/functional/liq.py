@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from .blocks import is_compiling
-from .grid import IntegerGrid, symmetric_weight_grid, unsigned_grid
-from .kernels import FakeQuantizeKernel, compute_dtype, dot, per_channel
+from .grid import IntegerGrid, narrow_grid, symmetric_weight_grid, unsigned_grid
+from .kernels import Begun, FakeQuantizeKernel, compute_dtype, dot, per_channel
+from .ranges import MIN_INTERVAL
 from .rounding import round_half_even
-from .triton_liq import LIQLevels, LIQOnGPU, fits
+from .triton_liq import LIQOnGPU, fits
 
-MIN_INTERVAL = 1e-6
 _MIN_STD = 1e-12
 
 
@@ -94,8 +94,11 @@ class _Weight(NamedTuple):
     std: Optional[Tensor]
 
 
-class UnsignedIntervalKernel(FakeQuantizeKernel):
-    """Levels v q/n with q in 0..n, n = 2^b - 1; a subclass says what the gradients are."""
+class IntervalKernel(FakeQuantizeKernel):
+    """Levels v q/n with q in 0..n, n = 2^b - 1; a subclass says what the gradients are.
+
+    With a grid of signed codes q in -n..n.
+    """
 
     @property
     def grid(self) -> IntegerGrid:
@@ -111,39 +114,51 @@ class UnsignedIntervalKernel(FakeQuantizeKernel):
 
     def _write_codes(self, out: Tensor, x: Tensor, prepared: PreparedInterval) -> None:
         torch.div(x, prepared.interval, out=out)
-        round_half_even(out.clamp_(0, 1).mul_(self.qmax), out=out)
+        round_half_even(out.clamp_(-1 if self.takes_negative else 0, 1).mul_(self.qmax), out=out)
 
     def _dequantize(self, codes: Tensor, prepared: PreparedInterval) -> None:
         codes.mul_(prepared.scale)
 
 
 @dataclass(frozen=True)
-class LIQActivationKernel(UnsignedIntervalKernel):
+class LIQActivationKernel(IntervalKernel):
     """LIQ of a non-negative tensor: levels v q/n with q in 0..n, n = 2^b - 1.
 
     dQ/dx = 1 on 0 <= x <= v; dQ/dv = (Q(x) - x)/v there, 1 above, 0 below.
+
+    Signed, of a tensor of either sign: levels v q/n with q in -n..n, n = 2^(b-1) - 1, zero among
+    them; dQ/dx = 1 on |x| <= v; dQ/dv = (Q(x) - x)/v there, sign(x) outside.
 
     Args:
         bit_width: b, 2 to 8.
         gradient_factor: Multiply the gradient of the interval by 1/sqrt(N n), N the number of
             features of one sample.
+        signed: Whether negative numbers are quantized, not clipped to zero.
     """
 
     bit_width: int
     gradient_factor: bool = False
+    signed: bool = False
+
+    @property
+    def grid(self) -> IntegerGrid:
+        return narrow_grid(self.bit_width) if self.signed else unsigned_grid(self.bit_width)
 
     def parameter_gradient_factor(self, x: Tensor) -> float:
         if not self.gradient_factor:
             return 1.0
         return lsq_gradient_factor(features_of_a_sample(x), self.qmax)
 
-    def _on_gpu(self, x: Tensor, interval: Tensor) -> Optional[LIQOnGPU]:
-        return LIQOnGPU(_levels(self.qmax, 0, False), interval) if fits(x, interval) else None
+    def begin(self, x: Tensor, interval: Tensor) -> Begun:
+        if not fits(x, interval):
+            return super().begin(x, interval)
+        return LIQOnGPU(self.grid, interval, factor=self.parameter_gradient_factor(x))
 
     def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor,
                    prepared: PreparedInterval) -> tuple[Tensor]:
         interval = prepared.interval
-        total = clipped_gradients(grad, x, quantized, torch.zeros_like(interval), interval)
+        low = -interval if self.signed else torch.zeros_like(interval)
+        total = clipped_gradients(grad, x, quantized, low, interval)
         return (total / interval, )
 
 
@@ -198,10 +213,11 @@ class LIQWeightKernel(FakeQuantizeKernel):
             return 1.0
         return lsq_gradient_factor(weights_sharing(w, self.axis), self.qmax)
 
-    def _on_gpu(self, w: Tensor, interval: Tensor) -> Optional[LIQOnGPU]:
+    def begin(self, w: Tensor, interval: Tensor) -> Begun:
         if self.axis is not None or not fits(w, interval):
-            return None
-        return LIQOnGPU(_levels(self.qmax, -1, self.bit_width < 8), interval, *self._statistics(w))
+            return super().begin(w, interval)
+        return LIQOnGPU(self.grid, interval, *self._statistics(w),
+                        self.parameter_gradient_factor(w))
 
     def normalized(self, w: Tensor) -> Tensor:
         """What is quantized: ``w``, (w - mean)/std, or w/std without ``center``."""
@@ -232,10 +248,6 @@ class LIQWeightKernel(FakeQuantizeKernel):
             return None, None
         w = compute_dtype(w)
         return w.mean() if self.center else None, w.std(correction=0).clamp_min(_MIN_STD)
-
-
-def _levels(qmax: int, low: int, odd: bool) -> LIQLevels:
-    return LIQLevels(qmax, low, odd, MIN_INTERVAL)
 
 
 def _shifted(w: Tensor,

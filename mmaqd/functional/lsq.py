@@ -90,11 +90,19 @@ class _UnsignedCodes(FakeQuantizeKernel):
 class LSQActivationKernel(_UnsignedCodes, _StepSizeKernel):
     """LSQ of a non-negative tensor: levels s q with q in 0..2^b - 1.
 
+    Signed, of a tensor of either sign: q in -2^(b-1)..2^(b-1) - 1.
+
     Args:
         bit_width: b, 2 to 8.
+        signed: Whether negative numbers are quantized, not clipped to zero.
     """
 
     bit_width: int
+    signed: bool = False
+
+    @property
+    def grid(self) -> IntegerGrid:
+        return twos_complement_grid(self.bit_width) if self.signed else super().grid
 
 
 class _OffsetSteps(NamedTuple):
@@ -106,6 +114,8 @@ class _OffsetSteps(NamedTuple):
 @dataclass(frozen=True)
 class LSQPlusActivationKernel(_UnsignedCodes):
     """LSQ+ of a tensor of either sign: levels s q + beta with q in 0..2^b - 1.
+
+    Signed codes would change nothing but the meaning of beta, so there is no such option.
 
     dQ/dx and dQ/ds as for LSQ; dQ/dbeta = 0 inside, 1 outside. Both parameters' gradients are
     multiplied by the gradient factor of LSQ.

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from .kernels import dot
-from .liq import PreparedInterval, UnsignedIntervalKernel
+from .liq import IntervalKernel, PreparedInterval
 
 
 @dataclass(frozen=True)
-class PACTActivationKernel(UnsignedIntervalKernel):
+class PACTActivationKernel(IntervalKernel):
     """PACT of a non-negative tensor: clipped to [0, alpha], levels alpha q/n with q in 0..n.
 
     The levels are those of LIQ; the gradient of alpha is another, it takes no part in rounding:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .kernels import FakeQuantizeKernel
+from .kernels import FLOAT, Begun, FakeQuantizeKernel
 
 Tensors = Tuple[Tensor, ...]
 OptionalTensors = Tuple[Optional[Tensor], ...]
@@ -41,77 +41,95 @@ class ConvGeometry:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class ConvPlan:
+    """All of a quantized conv that is no tensor; made once and called often."""
+
     geometry: ConvGeometry
-    input_kernel: Optional[FakeQuantizeKernel]
-    weight_kernel: Optional[FakeQuantizeKernel]
-    num_input_parameters: int
-    dtype: torch.dtype
+    input_kernel: FakeQuantizeKernel = FLOAT
+    weight_kernel: FakeQuantizeKernel = FLOAT
 
-    def prepare(self, x: Tensor, weight: Tensor, parameters: Tensors) -> tuple[Any, Any]:
-        split = self.num_input_parameters
-        return (_prepare(self.input_kernel, x, parameters[:split]),
-                _prepare(self.weight_kernel, weight, parameters[split:]))
+    def __call__(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Optional[Tensor],
+        input_parameters: Tensors = (),
+        weight_parameters: Tensors = ()
+    ) -> Tensor:
+        """:func:`quant_conv2d` with this geometry and these kernels."""
+        dtype = _conv_dtype(x, weight)
+        if torch.is_grad_enabled() and not torch.jit.is_tracing():
+            return _QuantConv2d.apply(self, dtype, len(input_parameters), x, weight, bias,
+                                      *input_parameters, *weight_parameters)
+        # A trace (of the flops counter, say) sees the operators only outside an autograd function.
+        return self.convolve(
+            Operand(self.input_kernel, x, input_parameters),
+            Operand(self.weight_kernel, weight, weight_parameters), bias, dtype)
 
-    def quantize(self, x: Tensor, weight: Tensor, parameters: Tensors,
-                 prepared: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
-        split = self.num_input_parameters
-        return (_quantize(self.input_kernel, x, parameters[:split], prepared[0], self.dtype),
-                _quantize(self.weight_kernel, weight, parameters[split:], prepared[1], self.dtype))
-
-    def convolve(self, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-        return self.geometry.forward(x, weight, None if bias is None else bias.to(self.dtype))
-
-
-def _prepare(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: Tensors) -> Any:
-    return None if kernel is None else kernel.begin(x, *parameters)
-
-
-def _quantize(kernel: Optional[FakeQuantizeKernel], x: Tensor, parameters: Tensors, prepared: Any,
-              dtype: torch.dtype) -> Tensor:
-    if kernel is None:
-        return x.to(dtype)
-    return kernel.forward(x, *parameters, prepared=prepared, dtype=dtype)
+    def convolve(self, inputs: Operand, weight: Operand, bias: Optional[Tensor],
+                 dtype: torch.dtype) -> Tensor:
+        return self.geometry.forward(
+            inputs.quantized(dtype), weight.quantized(dtype),
+            None if bias is None else bias.to(dtype))
 
 
-def _gradients(kernel: Optional[FakeQuantizeKernel], grad: Optional[Tensor], x: Tensor,
-               quantized: Tensor, parameters: Tensors, prepared: Any) -> OptionalTensors:
-    """Gradients of ``x`` and the parameters from that of ``quantized``, which is overwritten."""
-    if grad is None:
-        return (None, ) * (1 + len(parameters))
-    if kernel is None:
-        return (grad.to(x.dtype), )
-    return kernel.backward(grad, x, quantized, *parameters, prepared=prepared)
+class Operand:
+    """One side of a quantized conv: a tensor, its kernel and the learned tensors of that."""
+
+    __slots__ = ('kernel', 'x', 'parameters', 'begun')
+
+    def __init__(self,
+                 kernel: FakeQuantizeKernel,
+                 x: Tensor,
+                 parameters: Tensors,
+                 begun: Optional[Begun] = None) -> None:
+        self.kernel, self.x, self.parameters = kernel, x, parameters
+        self.begun = begun or kernel.begin(x, *parameters)
+
+    def quantized(self, dtype: torch.dtype) -> Tensor:
+        return self.kernel.forward(self.x, *self.parameters, begun=self.begun, dtype=dtype)
+
+    def gradients(self, grad: Optional[Tensor], quantized: Tensor) -> OptionalTensors:
+        """Gradients of ``x`` and the parameters from that of ``quantized``, which is overwritten;
+        None for each from None."""
+        if grad is None:
+            return (None, ) * (1 + len(self.parameters))
+        return self.kernel.backward(grad, self.x, quantized, *self.parameters, begun=self.begun)
 
 
 class _QuantConv2d(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx: Any, plan: _Plan, x: Tensor, weight: Tensor, bias: Optional[Tensor],
-                *parameters: Tensor) -> Tensor:
-        ctx.plan, ctx.prepared = plan, plan.prepare(x, weight, parameters)
+    def forward(ctx: Any, plan: ConvPlan, dtype: torch.dtype, split: int, x: Tensor, weight: Tensor,
+                bias: Optional[Tensor], *parameters: Tensor) -> Tensor:
+        inputs = Operand(plan.input_kernel, x, parameters[:split])
+        weights = Operand(plan.weight_kernel, weight, parameters[split:])
+        ctx.static = plan, dtype, split
+        ctx.begun = inputs.begun, weights.begun
         ctx.save_for_backward(x, weight, bias, *parameters)
-        return plan.convolve(*plan.quantize(x, weight, parameters, ctx.prepared), bias)
+        return plan.convolve(inputs, weights, bias, dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> OptionalTensors:
-        plan: _Plan = ctx.plan
+        plan, dtype, split = ctx.static
         x, weight, bias, *parameters = ctx.saved_tensors
-        split = plan.num_input_parameters
-        needed = ctx.needs_input_grad[1:]
-        needs_input = needed[0] or any(needed[3:3 + split])
-        needs_weight = needed[1] or any(needed[3 + split:])
-        x_q, weight_q = plan.quantize(x, weight, tuple(parameters), ctx.prepared)
+        inputs = Operand(plan.input_kernel, x, parameters[:split], ctx.begun[0])
+        weights = Operand(plan.weight_kernel, weight, parameters[split:], ctx.begun[1])
+        x_q, weight_q = inputs.quantized(dtype), weights.quantized(dtype)
+        needs_x, needs_w, needs_bias, *needed = ctx.needs_input_grad[3:]
         grad_x, grad_w, grad_b = plan.geometry.backward(
             grad, x_q, weight_q, bias is not None,
-            (needs_input, needs_weight, bias is not None and needed[2]))
-        grad_b = None if grad_b is None else grad_b.to(bias.dtype)
-        grad_x, *grads_input = _gradients(plan.input_kernel, grad_x, x, x_q, parameters[:split],
-                                          ctx.prepared[0])
-        grad_w, *grads_weight = _gradients(plan.weight_kernel, grad_w, weight, weight_q,
-                                           parameters[split:], ctx.prepared[1])
-        return (None, grad_x, grad_w, grad_b, *grads_input, *grads_weight)
+            (needs_x or any(needed[:split]), needs_w or any(needed[split:]), needs_bias))
+        return (None, None, None, *_with_bias(
+            inputs.gradients(grad_x, x_q), weights.gradients(grad_w, weight_q),
+            None if grad_b is None else grad_b.to(bias.dtype)))
+
+
+def _with_bias(inputs: OptionalTensors, weights: OptionalTensors,
+               bias: Optional[Tensor]) -> OptionalTensors:
+    """The gradients in the order of the tensors: both operands, the bias, the parameters."""
+    return (inputs[0], weights[0], bias, *inputs[1:], *weights[1:])
 
 
 def quant_conv2d(
@@ -144,14 +162,8 @@ def quant_conv2d(
     Returns:
         (N, C_out, H_out, W_out).
     """
-    plan = _Plan(geometry, input_kernel, weight_kernel, len(input_parameters),
-                 _conv_dtype(x, weight))
-    parameters = (*input_parameters, *weight_parameters)
-    if torch.jit.is_tracing() or not torch.is_grad_enabled():
-        # A trace (of the flops counter, say) sees the operators only outside an autograd function.
-        prepared = plan.prepare(x, weight, parameters)
-        return plan.convolve(*plan.quantize(x, weight, parameters, prepared), bias)
-    return _QuantConv2d.apply(plan, x, weight, bias, *parameters)
+    plan = ConvPlan(geometry, input_kernel or FLOAT, weight_kernel or FLOAT)
+    return plan(x, weight, bias, input_parameters, weight_parameters)
 
 
 def _conv_dtype(x: Tensor, weight: Tensor) -> torch.dtype:

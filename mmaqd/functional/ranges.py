@@ -1,5 +1,8 @@
-"""The check of a bit width."""
+"""The check of a bit width, and the least interval."""
 from __future__ import annotations
+
+#: Smaller intervals (and step sizes, clipping lengths) count as this one
+MIN_INTERVAL = 1e-6
 
 
 def check_bit_width(bit_width: int, minimum: int, owner: str) -> int:

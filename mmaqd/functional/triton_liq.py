@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from .blocks import is_channels_last, is_compiling
+from .grid import IntegerGrid, unsigned_grid
+from .ranges import MIN_INTERVAL
 
 try:
     import triton
@@ -91,68 +93,55 @@ def _differentiate(grad, x, out, sums, interval, mean, std, factor, numel, QMAX:
 
 
 @dataclass(frozen=True)
-class LIQLevels:
-    """The levels between which values are clipped and rounded, in units of the interval.
-
-    Args:
-        qmax: Levels are k/qmax.
-        low: Least k/qmax, 0 or -1; the greatest is 1.
-        odd: Only every second k, so that 0 is no level.
-        min_interval: Smaller intervals count as this one.
-    """
-
-    qmax: int
-    low: int
-    odd: bool
-    min_interval: float
-
-    def options(self) -> dict:
-        return dict(
-            QMAX=self.qmax,
-            LOW=self.low,
-            ODD=self.odd,
-            MIN_INTERVAL=self.min_interval,
-            BLOCK=_BLOCK)
-
-
-@dataclass(frozen=True)
 class LIQOnGPU:
     """One tensor's quantization.
 
     Args:
-        levels: What its values are rounded to.
+        grid: The codes k; values are clipped at ``interval``, where k is ``grid.qmax``, and at
+            minus that or zero.
         interval: Scalar.
         mean: Scalar that is subtracted first; None for none.
         std: Scalar that is divided by after that; None for none.
+        factor: Of the gradient of the interval.
     """
 
-    levels: LIQLevels
+    grid: IntegerGrid
     interval: Tensor
     mean: Optional[Tensor] = None
     std: Optional[Tensor] = None
+    factor: float = 1.0
 
     def quantize(self, x: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
         """The fake-quantized tensor in ``dtype``, by default that of ``x``."""
-        out, grid = torch.empty_like(x, dtype=dtype), (_num_programs(x), )
+        out, programs = torch.empty_like(x, dtype=dtype), (_num_programs(x), )
         with torch.cuda.device_of(x):
-            _quantize[grid](x, out, self.interval, self.mean, self.std, x.numel(),
-                            **self.levels.options(), **_THREADS)
+            _quantize[programs](x, out, self.interval, self.mean, self.std, x.numel(),
+                                **_options(self.grid), **_THREADS)
         return out
 
-    def gradients(self, grad: Tensor, x: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-        """Gradients of ``x``, in its dtype, and of the interval, multiplied by ``factor``.
+    def gradients(self, grad: Tensor, x: Tensor, quantized: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of ``x``, in its dtype, and of the interval.
 
-        ``grad`` may be overwritten.
+        ``grad`` may be overwritten; ``quantized`` is computed again.
         """
         if grad.stride() != x.stride():
             grad = torch.empty_like(x, dtype=grad.dtype).copy_(grad)
         out = grad if grad.dtype == x.dtype else torch.empty_like(x)
-        grid = (_num_programs(x), )
-        sums = x.new_empty(grid, dtype=torch.float32)
+        programs = (_num_programs(x), )
+        sums = x.new_empty(programs, dtype=torch.float32)
         with torch.cuda.device_of(x):
-            _differentiate[grid](grad, x, out, sums, self.interval, self.mean, self.std, factor,
-                                 x.numel(), **self.levels.options(), **_THREADS)
+            _differentiate[programs](grad, x, out, sums, self.interval, self.mean, self.std,
+                                     self.factor, x.numel(), **_options(self.grid), **_THREADS)
         return out, sums.sum()
+
+
+def _options(grid: IntegerGrid) -> dict:
+    return dict(
+        QMAX=grid.qmax,
+        LOW=-1 if grid.signed else 0,
+        ODD=grid.step == 2,
+        MIN_INTERVAL=MIN_INTERVAL,
+        BLOCK=_BLOCK)
 
 
 def fits(x: Tensor, interval: Tensor) -> bool:
@@ -166,9 +155,9 @@ def fits(x: Tensor, interval: Tensor) -> bool:
 @lru_cache(maxsize=None)
 def _works(device: torch.device) -> bool:
     """Whether Triton compiles for that GPU on this machine, where it needs a C compiler."""
-    levels = LIQLevels(qmax=15, low=0, odd=False, min_interval=1e-6)
     try:
-        LIQOnGPU(levels, torch.ones((), device=device)).quantize(torch.ones(1, device=device))
+        LIQOnGPU(unsigned_grid(4), torch.ones(
+            (), device=device)).quantize(torch.ones(1, device=device))
     except Exception as error:  # of whatever kind a compiler's failure is
         warnings.warn(
             f'Triton could not compile for {device}: {type(error).__name__}: {error}\n'

@@ -62,6 +62,10 @@ class MultiLevelQuantizer(MultiLevelModule):
         """Whether a level observes its inputs."""
         return any(quantizer.calibrating for quantizer in self)
 
+    def begin_training_step(self) -> None:
+        """Keep the interval of the current level positive."""
+        self.current.begin_training_step()
+
     @property
     def kernel_parameters(self) -> tuple[Tensor, ...]:
         """What :attr:`kernel` takes besides the tensor, at the current level."""

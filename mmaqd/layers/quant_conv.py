@@ -8,7 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from mmaqd.functional import ConvGeometry, FakeQuantizeKernel, quant_conv2d
+from mmaqd.functional import FLOAT, ConvGeometry, ConvPlan, FakeQuantizeKernel
 from mmaqd.functional.blocks import is_compiling, is_exporting
 from mmaqd.quantizers import build_quantizer
 from mmaqd.registry import MODELS
@@ -18,6 +18,23 @@ QuantizerCfg = Union[dict, nn.Module, None]
 # The kernel, copies of the weights and the kernel's parameters, and what they were quantized to.
 _Kept = Tuple[Optional[FakeQuantizeKernel], Tuple[Tensor, ...], Optional[Tensor]]
 _NOTHING_KEPT: _Kept = (None, (), None)
+
+# Arguments of the geometry, and the plan.
+_NOTHING_PLANNED: Tuple[Optional[tuple], Optional[ConvPlan]] = (None, None)
+
+
+class _Float:
+    """What a conv asks a quantizer for, where it has none."""
+
+    kernel = FLOAT
+    kernel_parameters = ()
+    calibrating = False
+
+    def begin_training_step(self) -> None:
+        pass
+
+
+_FLOAT = _Float()
 
 
 def _same(kept: Sequence[Tensor], sources: Sequence[Tensor]) -> bool:
@@ -78,29 +95,25 @@ class QuantConv2d(nn.Conv2d):
         return quant_conv.to(conv.weight.device)  # for the quantizers
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._is_fused:
+        weights, inputs = self.weight_quantizer or _FLOAT, self.input_quantizer or _FLOAT
+        if not self._fuses(weights, inputs):
             return self._forward_composed(x)
         if is_exporting():
             return self._forward_exported(x)
-        weight, quantizer = self.weight, self.weight_quantizer
-        known = self._shared_weight if self._shared_weight is not None else self._kept_weight()
-        if known is not None:
-            weight, quantizer = known, None
-        inputs = self.input_quantizer
-        return quant_conv2d(
-            x,
-            weight,
-            self.bias,
-            self._geometry,
-            input_kernel=inputs and inputs.kernel,
-            input_parameters=inputs.kernel_parameters if inputs else (),
-            weight_kernel=quantizer and quantizer.kernel,
-            weight_parameters=quantizer.kernel_parameters if quantizer else ())
+        weight = self._shared_weight if self._shared_weight is not None else self._kept_weight()
+        if weight is None:
+            weight = self.weight
+        else:
+            weights = _FLOAT
+        weights.begin_training_step()
+        inputs.begin_training_step()
+        plan = self._plan(inputs.kernel, weights.kernel)
+        return plan(x, weight, self.bias, inputs.kernel_parameters, weights.kernel_parameters)
 
     @contextmanager
     def quantize_weight_once(self) -> Iterator[None]:
         """Within the block the weights must not change; they are quantized once for all calls."""
-        if self.weight_quantizer is not None and self._is_fused and not is_exporting():
+        if self._shares_weight:
             kept = self._kept_weight()
             self._shared_weight = self.weight_quantizer(self.weight) if kept is None else kept
         try:
@@ -109,7 +122,7 @@ class QuantConv2d(nn.Conv2d):
             self._shared_weight = None
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, '_kept': _NOTHING_KEPT}
+        return {**self.__dict__, '_kept': _NOTHING_KEPT, '_planned': _NOTHING_PLANNED}
 
     def _kept_weight(self) -> Optional[Tensor]:
         """What evaluation keeps: the quantized weights; None where nothing is kept."""
@@ -129,15 +142,16 @@ class QuantConv2d(nn.Conv2d):
         """One operator. Whether the intervals have values is asked where its graph is used."""
         from mmaqd.functional.quant_conv_op import kernel_to_text  # torch 2.1 has no custom_op
         inputs, quantizer = self.input_quantizer, self.weight_quantizer
-        return torch.ops.mmaqd.quant_conv2d(
-            x, self.weight, self.bias, list(inputs.learned_parameters) if inputs else [],
-            list(quantizer.learned_parameters) if quantizer else [],
-            kernel_to_text(inputs and inputs.kernel), kernel_to_text(quantizer
-                                                                     and quantizer.kernel),
-            self.stride, self.padding, self.dilation, self.groups)
+        return torch.ops.mmaqd.quant_conv2d(x, self.weight, self.bias,
+                                            list(inputs.learned_parameters) if inputs else [],
+                                            list(quantizer.learned_parameters) if quantizer else [],
+                                            kernel_to_text(inputs and inputs.kernel),
+                                            kernel_to_text(quantizer and quantizer.kernel),
+                                            self.stride, self.padding, self.dilation, self.groups)
 
     def _forward_composed(self, x: Tensor) -> Tensor:
-        """Quantizers, then conv: while calibrating and for padding that is not zeros."""
+        """Quantizers, then conv: while calibrating, for padding that is not zeros, and where a
+        module without a kernel stands in for a quantizer."""
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
         weight = self.weight
@@ -146,16 +160,30 @@ class QuantConv2d(nn.Conv2d):
         return self._conv_forward(x, weight, self.bias)
 
     @property
-    def _is_fused(self) -> bool:
-        calibrating = any(
-            quantizer is not None and quantizer.calibrating
-            for quantizer in (self.weight_quantizer, self.input_quantizer))
-        zero_padding = self.padding_mode == 'zeros' and not isinstance(self.padding, str)
-        return zero_padding and not calibrating
+    def _shares_weight(self) -> bool:
+        quantizer = self.weight_quantizer
+        return (quantizer is not None and not is_exporting()
+                and self._fuses(quantizer, self.input_quantizer or _FLOAT))
 
-    @property
-    def _geometry(self) -> ConvGeometry:
-        return ConvGeometry(self.stride, self.padding, self.dilation, self.groups)
+    def _fuses(self, *quantizers: Any) -> bool:
+        """Whether the conv quantizes itself, by the kernels of its quantizers."""
+        if self.padding_mode != 'zeros' or isinstance(self.padding, str):
+            return False
+        # A module that is none of ours has no kernel, and is called.
+        return not any([getattr(quantizer, 'calibrating', True) for quantizer in quantizers])
+
+    def _plan(self, input_kernel: FakeQuantizeKernel,
+              weight_kernel: FakeQuantizeKernel) -> ConvPlan:
+        """That of the call before, if it is made of the same things."""
+        arguments = (self.stride, self.padding, self.dilation, self.groups)
+        before, plan = self._planned
+        # The same kernels, not equal ones: one may be compiled.
+        if (before != arguments or plan.input_kernel is not input_kernel
+                or plan.weight_kernel is not weight_kernel):
+            plan = ConvPlan(ConvGeometry(*arguments), input_kernel, weight_kernel)
+            if not is_compiling():
+                self._planned = arguments, plan
+        return plan
 
     def _set_quantizers(self, weight: QuantizerCfg, inputs: QuantizerCfg) -> None:
         self.weight_quantizer: Optional[nn.Module] = build_quantizer(
@@ -163,3 +191,4 @@ class QuantConv2d(nn.Conv2d):
         self.input_quantizer: Optional[nn.Module] = build_quantizer(inputs)
         self._shared_weight: Optional[Tensor] = None
         self._kept = _NOTHING_KEPT
+        self._planned = _NOTHING_PLANNED

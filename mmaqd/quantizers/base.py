@@ -10,8 +10,7 @@ import torch.nn as nn
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmaqd.functional import (FakeQuantizeKernel, IntegerGrid, fake_quantize,
-                              least_error_interval)
+from mmaqd.functional import FakeQuantizeKernel, IntegerGrid, fake_quantize, least_error_interval
 from mmaqd.functional.kernels import compute_dtype
 from mmaqd.functional.liq import MIN_INTERVAL
 
@@ -128,17 +127,23 @@ class Quantizer(nn.Module):
                     'batches), or load the checkpoint of a trained low-bit model (a float '
                     'checkpoint has no intervals).')
             self._known_initialized = True
-        parameters = self.learned_parameters
-        if self.training and parameters:
-            # The optimizer may have stepped below zero. `.data`, because a shared conv has saved
-            # this parameter for the backward pass when it comes here for the next level.
-            parameters[0].data.clamp_(min=MIN_INTERVAL)
-        return parameters
+        return self.learned_parameters
+
+    def begin_training_step(self) -> None:
+        """Keep the first parameter positive: the optimizer may have stepped below zero.
+
+        Called by what is about to use the parameters; in evaluation it does nothing.
+        """
+        if self.training and self.learned:
+            # `.data`, because a shared conv has saved this parameter for the backward pass when it
+            # comes here for the next level.
+            getattr(self, self.learned[0]).data.clamp_(min=MIN_INTERVAL)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.calibrating:
             self.observe(x)
             return x
+        self.begin_training_step()
         return fake_quantize(x, self.kernel, *self.kernel_parameters)
 
     @torch.no_grad()
@@ -253,7 +258,8 @@ class Quantizer(nn.Module):
 
     def extra_repr(self) -> str:
         start = f', start={self.start!r}' if self.learned else ''
-        return f'bit_width={self.bit_width}, {self.granularity}{start}'
+        signed = ', signed' if 'signed' in self.constants else ''
+        return f'bit_width={self.bit_width}{signed}, {self.granularity}{start}'
 
 
 class WeightQuantizer(Quantizer):
@@ -271,15 +277,38 @@ class WeightQuantizer(Quantizer):
 
 
 class ActivationQuantizer(Quantizer):
-    """Base of the quantizers of activations: unsigned codes, per tensor."""
+    """Base of the quantizers of activations: unsigned codes (or signed ones), per tensor.
+
+    A checkpoint of signed codes has the buffer ``signed``.
+    """
+
+    def __init__(self,
+                 kernel: FakeQuantizeKernel,
+                 start: str,
+                 start_values: Mapping[str, float],
+                 num_channels: Optional[int] = None) -> None:
+        super().__init__(kernel, start, start_values, num_channels)
+        if kernel.grid.signed:  # else no buffer: checkpoints made before there was the choice load
+            self._add_constant('signed', 1)
+
+    def _check_state(self, name: str, state: Mapping[str, Tensor]) -> None:
+        given, own = ('signed' if 'signed' in each else 'unsigned'
+                      for each in (state, self.constants))
+        if given != own and {*state, 'signed'} == {*self.state_dict(), 'signed'}:
+            raise CheckpointMismatchError(
+                f'{name}: the checkpoint holds a quantizer with {given} codes, the model has one '
+                f'with {own} codes. Set signed as in the config that the checkpoint was trained '
+                'with, or start from a float checkpoint.')
+        super()._check_state(name, state)
 
     def observe(self, x: Tensor) -> None:
         if not self.kernel.takes_negative and x.numel() and x.min() < 0:
             raise ValueError(
                 f'{self.name}: quantizes to unsigned codes, so its input must not be negative, '
                 f'but it holds {x.min().item():.4g}. Feed the layer by a ReLU (for an FPN: '
-                "act_cfg=dict(type='ReLU')), or leave its input in float by a rule with "
-                'input_quantizer=None.')
+                "act_cfg=dict(type='ReLU')), give it a quantizer that takes negative inputs "
+                '(signed=True of LIQ and LSQ, or mmaqd.LSQPlusActivationQuantizer), or leave its '
+                'input in float by a rule with input_quantizer=None.')
         super().observe(x)
 
     def _rows(self, x: Tensor) -> Tensor:

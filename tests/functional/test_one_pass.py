@@ -1,17 +1,19 @@
 """Compiled kernels: the numbers of those that are not, and where they apply."""
 from __future__ import annotations
 
+import copy
 import shutil
 from typing import Any, Callable, Iterator
 
 import pytest
 import torch
 import torch._dynamo
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from mmaqd.functional import (ConvGeometry, LIQActivationKernel, LIQWeightKernel, compile_kernels,
                               kernels_are_compiled, one_pass, quant_conv2d)
+from mmaqd.quantizers import LIQActivationQuantizer
 from tests.functional.families import Case, activations, weights
 
 SHAPE = (2, 3, 4, 5)
@@ -169,3 +171,33 @@ def test_conv_trains_with_them(calls: list) -> None:
     assert calls.count('_quantize') == 4 and calls.count('_differentiate') == 2
     for expected, found in zip(*gradients):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@needs_compiler
+def test_a_model_has_a_switch_of_its_own(calls: list) -> None:
+    quantizers = [LIQActivationQuantizer(4, start='constant') for _ in range(2)]
+    model, other = (nn.Sequential(quantizer) for quantizer in quantizers)
+    compile_kernels(True, model)
+    assert kernels_are_compiled(model) and not kernels_are_compiled(other)
+    x = torch.rand(2, 3)
+    expected = other(x)
+    assert not calls
+    assert torch.equal(model(x), expected) and calls
+    calls.clear()
+    assert torch.equal(copy.deepcopy(model)(x), expected) and calls
+    compile_kernels(False, model)
+    calls.clear()
+    model(x)
+    assert not kernels_are_compiled(model) and not calls
+
+
+def test_a_compiled_kernel_is_the_same_kernel() -> None:
+    kernel = LIQWeightKernel(4, axis=0)
+    assert kernel.compiled() == kernel and repr(kernel.compiled()) == repr(kernel)
+    assert kernel.is_compiled is None and kernel.compiled().is_compiled
+
+
+def test_a_model_without_quantizers_has_no_switch() -> None:
+    model = nn.Linear(1, 1)
+    compile_kernels(True, model)
+    assert not kernels_are_compiled(model) and not kernels_are_compiled()

@@ -4,7 +4,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from types import ModuleType
-from typing import Iterator
+from typing import Callable, Iterator
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mmaqd.functional import LIQActivationKernel, LIQWeightKernel, kernels, liq, triton_liq
 from mmaqd.layers import QuantConv2d
+from tests.helpers.detector import CHANNELS, build_calibrated
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 KERNELS = [LIQActivationKernel(bits) for bits in range(2, 9)] + [
@@ -42,9 +43,9 @@ def assert_same(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None
 
 def by_operations(kernel, x: Tensor, grad: Tensor, interval: Tensor) -> tuple[Tensor, ...]:
     """Output, gradient of the input and of the interval."""
-    prepared = kernel.prepare(x, interval)
-    quantized = kernel.forward(x, interval, prepared=prepared)
-    return quantized, *kernel.backward(grad.clone(), x, quantized, interval, prepared=prepared)
+    begun = kernels.ByOperations(kernel, kernel.prepare(x, interval))
+    quantized = kernel.forward(x, interval, begun=begun)
+    return quantized, *kernel.backward(grad.clone(), x, quantized, interval, begun=begun)
 
 
 @pytest.fixture(scope='module')
@@ -71,14 +72,14 @@ def interpreter() -> Iterator[ModuleType]:
 def interpreted(interpreter, monkeypatch) -> None:
     """LIQ goes through that module."""
     monkeypatch.setattr(liq, 'fits', lambda *_: True)
-    for user in (kernels, liq):
-        monkeypatch.setattr(user, 'LIQOnGPU', interpreter.LIQOnGPU)
+    monkeypatch.setattr(liq, 'LIQOnGPU', interpreter.LIQOnGPU)
 
 
 def by_one_pass(kernel, x: Tensor, grad: Tensor, interval: Tensor) -> tuple[Tensor, ...]:
-    on_gpu = kernel.begin(x, interval)
-    factor = kernel.parameter_gradient_factor(x)
-    return on_gpu.quantize(x), *on_gpu.gradients(grad.clone(), x, factor)
+    begun = kernel.begin(x, interval)
+    assert type(begun).__name__ == 'LIQOnGPU'
+    quantized = begun.quantize(x)
+    return quantized, *begun.gradients(grad.clone(), x, quantized)
 
 
 @on_kernels
@@ -152,7 +153,7 @@ def test_a_gradient_in_half_precision_of_an_input_in_float32() -> None:
     ], ids=['cpu', 'meta'])
 def test_where_they_do_not_apply(x: Tensor) -> None:
     assert not triton_liq.fits(x, torch.ones(()))
-    assert LIQActivationKernel(4)._on_gpu(x, torch.ones(())) is None
+    assert isinstance(LIQActivationKernel(4).begin(x, torch.ones(())), kernels.ByOperations)
 
 
 def test_where_triton_does_not_work_the_operations_serve(monkeypatch) -> None:
@@ -175,18 +176,30 @@ def test_where_they_do_not_apply_on_a_gpu() -> None:
         assert not triton_liq.fits(fits, other)
     for other in (fits.double(), fits.t(), fits[:0]):
         assert not triton_liq.fits(other, interval)
-    per_channel = LIQWeightKernel(4, axis=0)
-    assert per_channel._on_gpu(fits, torch.ones(2, device='cuda')) is None
+    per_channel = LIQWeightKernel(4, axis=0).begin(fits, torch.ones(2, device='cuda'))
+    assert isinstance(per_channel, kernels.ByOperations)
 
 
-def test_a_conv_goes_through_them(interpreted, interpreter, monkeypatch) -> None:
-    calls, quantize = [], interpreter.LIQOnGPU.quantize
+@pytest.fixture
+def launches(interpreted, interpreter, monkeypatch) -> list[tuple]:
+    """What is launched: forward or backward, and the shape."""
+    found = []
 
-    def recorded(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        calls.append(x.shape)
-        return quantize(self, x, dtype)
+    def record(method: str) -> None:
+        original = getattr(interpreter.LIQOnGPU, method)
 
-    monkeypatch.setattr(interpreter.LIQOnGPU, 'quantize', recorded)
+        def recorded(self, *tensors: Tensor) -> Tensor:
+            found.append((method, tensors[-1 if method == 'gradients' else 0].shape))
+            return original(self, *tensors)
+
+        monkeypatch.setattr(interpreter.LIQOnGPU, method, recorded)
+
+    record('quantize')
+    record('gradients')
+    return found
+
+
+def make_conv() -> QuantConv2d:
     conv = QuantConv2d(
         3,
         4,
@@ -196,14 +209,60 @@ def test_a_conv_goes_through_them(interpreted, interpreter, monkeypatch) -> None
     for name, buffer in conv.named_buffers():
         if name.endswith('initialized'):
             buffer.fill_(True)
-    x, results = torch.rand(2, 3, 6, 6), []
+    return conv
+
+
+def assert_same_by_operations(conv: QuantConv2d, run: Callable[[], Tensor]) -> None:
+    """Outputs and gradients are those of the operations."""
+    results = []
     for fits in (lambda *_: True, lambda *_: False):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(liq, 'fits', fits)
             conv.zero_grad()
-            out = conv(x)
+            out = run()
             out.square().sum().backward()
         results.append([out, *(parameter.grad for parameter in conv.parameters())])
     for found, expected in zip(*results):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert calls == 2 * [x.shape, conv.weight.shape]  # forward, and again in the backward pass
+
+
+def test_a_conv_goes_through_them(launches) -> None:
+    conv, x = make_conv(), torch.rand(2, 3, 6, 6)
+    assert_same_by_operations(conv, lambda: conv(x))
+    forward = [('quantize', x.shape), ('quantize', conv.weight.shape)]
+    # The backward pass quantizes again.
+    assert launches == 2 * forward + [('gradients', x.shape), ('gradients', conv.weight.shape)]
+
+
+def test_a_quantizer_goes_through_them(launches) -> None:
+    conv = make_conv()
+    assert_same_by_operations(conv.weight_quantizer,
+                              lambda: conv.weight_quantizer(conv.weight.detach()))
+    assert [method for method, _ in launches] == ['quantize', 'quantize', 'gradients']
+
+
+def test_the_shared_weights_of_a_head_go_through_them_once(launches) -> None:
+    conv, levels = make_conv(), [torch.rand(1, 3, size, size) for size in (8, 6, 4)]
+
+    def run() -> Tensor:
+        with conv.quantize_weight_once():
+            return sum(conv(level).sum() for level in levels)
+
+    assert_same_by_operations(conv, run)
+    of_weights = [method for method, shape in launches if shape == conv.weight.shape]
+    assert of_weights == ['quantize', 'quantize', 'gradients']
+    assert len(launches) == 3 + 3 * len(levels)
+
+
+def test_all_convs_of_a_detectors_head_go_through_them(launches) -> None:
+    with pytest.MonkeyPatch.context() as patch:  # the search for intervals would take long
+        patch.setattr(liq, 'fits', lambda *_: False)
+        head = build_calibrated().bbox_head
+    features = [torch.rand(1, CHANNELS, size, size) for size in (8, 6, 4, 3, 2)]
+    with torch.no_grad():
+        head.train()(features)
+    convs = [module for module in head.modules() if isinstance(module, QuantConv2d)]
+    weights = [conv.weight.shape for conv in convs]
+    inputs = [feature.shape for feature in features for _ in convs]
+    expected = [('quantize', shape) for shape in weights + inputs]
+    assert sorted(launches) == sorted(expected)

@@ -30,7 +30,7 @@ class ComposedConv2d(QuantConv2d):
     """LIQ composed from elementwise operations, quantized anew for every pyramid level."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self._is_fused:  # calibrating
+        if self.weight_quantizer.calibrating:
             return super().forward(x)
         weight, kernel = self.weight, self.weight_quantizer.kernel
         if self.input_quantizer is not None:

@@ -11,7 +11,7 @@ from mmaqd.registry import HOOKS
 
 @HOOKS.register_module()
 class CompileKernelsHook(Hook):
-    """Compiles what the quantizers compute, for the time of a training.
+    """Compiles what the quantizers of the model compute, for the time of a training.
 
     The numbers stay the same, up to the order of sums; quantizing takes about half the time. A
     process compiles for some seconds, less where torch's compiler cache has the kernels already.
@@ -24,12 +24,12 @@ class CompileKernelsHook(Hook):
     priority = 'LOW'
 
     def before_train(self, runner: Runner) -> None:
-        compile_kernels()
+        compile_kernels(True, runner.model)
         device = next(runner.model.parameters()).device
         try:
             _try_kernels(device)
         except Exception as error:  # of whatever kind a compiler's failure is
-            compile_kernels(False)
+            compile_kernels(False, runner.model)
             reason = str(error).strip().split('\n', 1)[0]
             runner.logger.warning(
                 f'CompileKernelsHook: the kernels of the quantizers could not be compiled for '
@@ -38,12 +38,13 @@ class CompileKernelsHook(Hook):
             runner.logger.info(f'The kernels of the quantizers are compiled for {device}.')
 
     def after_train(self, runner: Runner) -> None:
-        compile_kernels(False)
+        compile_kernels(False, runner.model)
 
 
 def _try_kernels(device: torch.device) -> None:
     # On a GPU LIQ would not be compiled.
-    kernel = LSQActivationKernel(4) if device.type == 'cuda' else LIQActivationKernel(4)
+    family = LSQActivationKernel if device.type == 'cuda' else LIQActivationKernel
+    kernel = family(4).compiled()
     interval = torch.ones((), device=device)
     x = torch.rand(2, 3, 4, 5, device=device)
     kernel.backward(torch.ones_like(x), x, kernel.forward(x, interval), interval)

@@ -3,30 +3,26 @@ from __future__ import annotations
 
 import logging
 from types import SimpleNamespace
-from typing import Iterator
 
 import pytest
 import torch
 from mmengine.runner import get_priority
-from torch import nn
 
 from mmaqd.engine import CompileKernelsHook
-from mmaqd.functional import compile_kernels, kernels_are_compiled, one_pass
+from mmaqd.functional import kernels_are_compiled, one_pass
+from mmaqd.layers import QuantConv2d
 from mmaqd.registry import HOOKS
 from tests.functional.test_one_pass import needs_compiler
 from tests.helpers.data import make_coco, run_cfg
 from tests.helpers.runs import checkpoint, scalars, train
 
-
-@pytest.fixture(autouse=True)
-def off_afterwards() -> Iterator[None]:
-    yield
-    compile_kernels(False)
+WEIGHT = dict(type='mmaqd.LIQWeightQuantizer', bit_width=4)
 
 
 @pytest.fixture
 def runner() -> SimpleNamespace:
-    return SimpleNamespace(model=nn.Linear(1, 1), logger=logging.getLogger('compile'))
+    return SimpleNamespace(
+        model=QuantConv2d(1, 1, 1, weight_quantizer=WEIGHT), logger=logging.getLogger('compile'))
 
 
 @needs_compiler
@@ -34,9 +30,10 @@ def test_on_for_the_time_of_a_training(runner, caplog) -> None:
     hook = CompileKernelsHook()
     with caplog.at_level(logging.INFO, 'compile'):
         hook.before_train(runner)
-    assert kernels_are_compiled() and 'are compiled for cpu' in caplog.text
+    assert kernels_are_compiled(runner.model) and 'are compiled for cpu' in caplog.text
+    assert not kernels_are_compiled()  # another model of the process
     hook.after_train(runner)
-    assert not kernels_are_compiled()
+    assert not kernels_are_compiled(runner.model)
 
 
 def test_where_nothing_can_be_compiled_it_says_so(runner, caplog, monkeypatch) -> None:
@@ -47,7 +44,7 @@ def test_where_nothing_can_be_compiled_it_says_so(runner, caplog, monkeypatch) -
     monkeypatch.setattr(one_pass, '_compiled', broken)
     with caplog.at_level(logging.WARNING, 'compile'):
         CompileKernelsHook().before_train(runner)
-    assert not kernels_are_compiled()
+    assert not kernels_are_compiled(runner.model)
     message, = (record.getMessage() for record in caplog.records)
     for part in ('CompileKernelsHook', 'cpu', 'goes on without', 'RuntimeError: no compiler'):
         assert part in message
