@@ -18,18 +18,22 @@ _NORMALIZATIONS = ('w', 'w/std', '(w - mean)/std')
 class LIQActivationQuantizer(ActivationQuantizer):
     """LIQ of a non-negative tensor: x is clipped to [0, v] and rounded to v q/n, q in 0..n.
 
+    With ``signed=True`` of a tensor of either sign: x is clipped to [-v, v], q in -n..n.
+
     Args:
-        bit_width: b, 2 to 8; n = 2^b - 1.
+        bit_width: b, 2 to 8; n = 2^b - 1, signed 2^(b-1) - 1.
         start: ``'least_error'``, ``'max'`` or ``'constant'``, see :class:`Quantizer`.
         start_value: The interval to start from with ``start='constant'``.
         gradient_factor: Multiply the gradient of the interval by 1/sqrt(N n), as LSQ does; N is the
             number of features of one sample.
+        signed: For inputs that can be negative, where no ReLU is in front of the conv.
 
     Attributes:
         interval: v, the learned parameter, ().
 
     Raises:
-        ValueError: An argument is out of its range; a negative input while calibrating.
+        ValueError: An argument is out of its range; a negative input while calibrating, unless
+            signed.
 
     Example:
         >>> import torch
@@ -42,9 +46,10 @@ class LIQActivationQuantizer(ActivationQuantizer):
                  bit_width: int,
                  start: str = 'least_error',
                  start_value: float = 1.0,
-                 gradient_factor: bool = False) -> None:
+                 gradient_factor: bool = False,
+                 signed: bool = False) -> None:
         check_bit_width(bit_width, 2, type(self).__name__)
-        kernel = LIQActivationKernel(bit_width, gradient_factor)
+        kernel = LIQActivationKernel(bit_width, gradient_factor, signed)
         super().__init__(kernel, start, dict(interval=start_value))
 
 

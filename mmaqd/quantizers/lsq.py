@@ -36,19 +36,22 @@ class _StepSizeQuantizer(Quantizer):
 class LSQActivationQuantizer(_StepSizeQuantizer, ActivationQuantizer):
     """LSQ of a non-negative tensor: x is rounded to s q, q in 0..n.
 
-    The gradient of s is multiplied by 1/sqrt(N n); N is the number of features of one sample.
+    With ``signed=True`` of a tensor of either sign: q in -n - 1..n. The gradient of s is multiplied
+    by 1/sqrt(N n); N is the number of features of one sample.
 
     Args:
-        bit_width: b, 2 to 8; n = 2^b - 1.
+        bit_width: b, 2 to 8; n = 2^b - 1, signed 2^(b-1) - 1.
         start: ``'mean'``: s = 2 mean|x| / sqrt(n) as in the paper, averaged over the calls seen;
             or ``'least_error'``, ``'max'`` or ``'constant'``, see :class:`Quantizer`.
         start_value: The step size to start from with ``start='constant'``.
+        signed: For inputs that can be negative, where no ReLU is in front of the conv.
 
     Attributes:
         step_size: s, the learned parameter, ().
 
     Raises:
-        ValueError: An argument is out of its range; a negative input while calibrating.
+        ValueError: An argument is out of its range; a negative input while calibrating, unless
+            signed.
 
     Example:
         >>> quantizer = LSQActivationQuantizer(bit_width=2, start='constant', start_value=0.5)
@@ -56,9 +59,14 @@ class LSQActivationQuantizer(_StepSizeQuantizer, ActivationQuantizer):
         tensor([0, 1, 3], dtype=torch.uint8)
     """
 
-    def __init__(self, bit_width: int, start: str = 'mean', start_value: float = 1.0) -> None:
+    def __init__(self,
+                 bit_width: int,
+                 start: str = 'mean',
+                 start_value: float = 1.0,
+                 signed: bool = False) -> None:
         check_bit_width(bit_width, 2, type(self).__name__)
-        super().__init__(LSQActivationKernel(bit_width), start, dict(step_size=start_value))
+        kernel = LSQActivationKernel(bit_width, signed)
+        super().__init__(kernel, start, dict(step_size=start_value))
 
 
 @QUANTIZERS.register_module()
@@ -142,7 +150,8 @@ class LSQPlusActivationQuantizer(_StepSizeQuantizer, ActivationQuantizer):
     """LSQ+ of a tensor of either sign: x is rounded to s q + beta, q in 0..n.
 
     The fake-quantized tensor is ``codes * scale + offset``, and a conv pads it with the number 0,
-    which is a level only if beta is a multiple of s.
+    which is a level only if beta is a multiple of s. The offset is what makes negative numbers
+    representable, so there is no option ``signed`` as LSQ has.
 
     Args:
         bit_width: b, 2 to 8; n = 2^b - 1.

@@ -6,6 +6,8 @@ from typing import Mapping, Optional
 import torch
 from torch import Tensor
 
+from mmaqd.functional import twos_complement_grid, unsigned_grid
+
 
 def state_interval(state: Mapping[str, Tensor], is_weight: bool) -> Optional[Tensor]:
     """The attribute ``interval`` of the quantizer that a state was saved from.
@@ -23,6 +25,8 @@ def state_interval(state: Mapping[str, Tensor], is_weight: bool) -> Optional[Ten
     if 'step_size' not in state:
         return None
     bits = int(state['bits'])
-    length = state['step_size'] * (2**(bits - 1) if is_weight else 2**bits - 1)
+    is_signed = is_weight or 'signed' in state
+    grid = twos_complement_grid(bits) if is_signed else unsigned_grid(bits)
+    length = state['step_size'] * grid.magnitude
     offset = state.get('offset', torch.zeros_like(length))
     return torch.maximum(offset.abs(), (offset + length).abs())
