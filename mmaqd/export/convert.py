@@ -46,6 +46,7 @@ def convert_detector(config: str,
                      checkpoint: str,
                      num_images: int = NUM_IMAGES,
                      stream_bit_width: int = STREAM_BIT_WIDTH,
+                     allow_float: bool = False,
                      cfg_options: dict | None = None) -> Converted:
     """Convert a trained low-bit detector to integers.
 
@@ -57,6 +58,7 @@ def convert_detector(config: str,
         checkpoint: Its trained (or calibrated) checkpoint.
         num_images: Number of training images to look at, at least 1.
         stream_bit_width: Bits of skip and top-down connections, 4 to 16; the engines run 8.
+        allow_float: Whether convs that a rule leaves in float stay so, between integers.
         cfg_options: Dotted keys of the config and their new values.
 
     Raises:
@@ -74,7 +76,8 @@ def convert_detector(config: str,
     DefaultScope.get_instance('mmaqd_convert', scope_name=cfg.get('default_scope', 'mmdet'))
     detector = MODELS.build(cfg.model).eval()
     meta = load_checkpoint(detector, checkpoint, map_location='cpu').get('meta', {})
-    graph = lower_detector(detector, list(_images(cfg, detector, num_images)), stream_bit_width)
+    graph = lower_detector(detector, list(_images(cfg, detector, num_images)), stream_bit_width,
+                           allow_float)
     return Converted(graph, cfg, detector, meta)
 
 
@@ -83,13 +86,14 @@ def convert_integer(config: str,
                     out: str,
                     num_images: int = NUM_IMAGES,
                     stream_bit_width: int = STREAM_BIT_WIDTH,
+                    allow_float: bool = False,
                     cfg_options: dict | None = None) -> IntegerGraph:
     """Write the twin of a trained low-bit detector: its checkpoint, and beside it its config.
 
     The config (``out`` with .py instead of .pth) is an ordinary one that MMDetection's tools take.
 
     Args:
-        config, checkpoint, num_images, stream_bit_width, cfg_options: As for
+        config, checkpoint, num_images, stream_bit_width, allow_float, cfg_options: As for
             :func:`convert_detector`.
         out: File to write, ending in .pth.
 
@@ -98,7 +102,8 @@ def convert_integer(config: str,
         OSError: ``out`` can't be written; seen before the work.
     """
     twin_config = _config_beside(out)
-    converted = convert_detector(config, checkpoint, num_images, stream_bit_width, cfg_options)
+    converted = convert_detector(config, checkpoint, num_images, stream_bit_width, allow_float,
+                                 cfg_options)
     cfg = converted.cfg.copy()
     cfg.model = integer_config(cfg.model)
     cfg.load_from = None

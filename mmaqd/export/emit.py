@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Callable, Optional, Union
 
 import numpy as np
 
-from .graph import (Add, Apply, Codes, Conv, Edge, IntegerGraph, MaxPool, Node, Real,
-                    Requantization, Requantize, Upsample)
+from .graph import (Add, Apply, Codes, Conv, Edge, FloatConv, IntegerGraph, MaxPool, Node, Quantize,
+                    Real, Requantization, Requantize, Upsample)
 from .multipliers import choose_multipliers
 from .storage import Format, root
 from .values import Applied, ConvValue, Image, Pooled, Quantized, Sum, Upsampled, Value
@@ -77,7 +77,9 @@ class Emitter:
 
     def _emit_real(self, value: Value) -> str:
         if isinstance(value, ConvValue):
-            return self._conv(value, None)
+            return self._float_conv(value) if value.in_float else self._conv(value, None)
+        if isinstance(value, (Pooled, Upsampled)) and root(value) not in self.formats:
+            return self._resampled(value, self.real, Real(value.name))
         if isinstance(value, Applied):
             return self._add(
                 Apply(value.name, (self.real(value.source), ), value.name, value.function),
@@ -88,21 +90,24 @@ class Emitter:
     def _emit_stored(self, value: Value) -> str:
         if isinstance(value, Image):
             return self.image.name
-        if isinstance(value, ConvValue):
-            return self._conv(value, self.formats[value])
         form = self.formats[root(value)]
+        if isinstance(value, ConvValue):
+            return self._quantize(value, form) if value.in_float else self._conv(value, form)
         edge = _codes(value.name, form)
-        inputs = tuple(self.stored(each) for each in _operands(value))
         if isinstance(value, Sum):
+            inputs = tuple(self.stored(each) for each in value.operands)
             return self._add(Add(value.name, inputs, edge.name), edge)
-        if isinstance(value, Pooled):
-            return self._add(MaxPool(value.name, inputs, edge.name, **value.geometry), edge)
-        return self._upsample(value, inputs[0], edge)
+        return self._resampled(value, self.stored, edge)
 
-    def _upsample(self, value: Upsampled, source: str, edge: Codes) -> str:
+    def _resampled(self, value: Union[Pooled, Upsampled], edge_of: Callable[[Value], str],
+                   edge: Edge) -> str:
+        """Max-pooling or upsampling, of codes or real numbers."""
+        source = edge_of(value.source)
+        if isinstance(value, Pooled):
+            return self._add(MaxPool(value.name, (source, ), edge.name, **value.geometry), edge)
         like = self._other_operand(value)
         if like is not None:
-            return self._add(Upsample(value.name, (source, self.stored(like)), edge.name), edge)
+            return self._add(Upsample(value.name, (source, edge_of(like)), edge.name), edge)
         (height, width), (to_height, to_width) = value.sizes
         if to_height % height or to_width % width:
             raise NotImplementedError(f'{value.name}: upsampling from {value.sizes[0]} to '
@@ -116,6 +121,24 @@ class Emitter:
             if isinstance(each, Sum) and value in each.operands:
                 return each.operands[1 - each.operands.index(value)]
         return None
+
+    def _quantize(self, value: ConvValue, form: Format) -> str:
+        name = f'{value.name}.codes'
+        return self._add(
+            Quantize(name, (self.real(value), ), name), _codes(name, form, value.rectified))
+
+    def _float_conv(self, value: ConvValue) -> str:
+        weights = value.codes * value.factor.reshape(-1, 1, 1, 1)
+        offset, pad = value.offset, np.zeros(1)
+        if isinstance(value.source, Image):
+            offset, pad = offset - _sum_with(weights, self.mean, value.geometry[3]), self.mean
+            source = self.image.name
+        else:
+            source = self.real(value.source)
+        weight = self._weight(value.layer, weights.astype(np.float32))
+        node = FloatConv(value.name, (source, ), value.name, weight, offset.astype(np.float32),
+                         *value.geometry, pad.astype(np.float32), value.rectified)
+        return self._add(node, Real(value.name))
 
     def _read(self, value: ConvValue) -> str:
         """The edge that a conv reads."""
@@ -150,13 +173,10 @@ class Emitter:
         name = value.name
         if name in self.edges:  # it is a prediction, and read by other convs too
             name += '.real' if form is None else '.codes'
-        stride, padding, dilation, groups = value.geometry
-        edge = Real(name) if form is None else _codes(name, form, value.rectified)
-        return self._add(
-            Conv(name, (source, ), name,
-                 self._weight(value.layer,
-                              channels.weights), bias, stride, padding, dilation, groups, pad,
-                 int(bound), requantization, scale, form is None and value.rectified), edge)
+        weight = self._weight(value.layer, channels.weights.astype(np.int8))
+        node = Conv(name, (source, ), name, weight, bias, *value.geometry, pad, int(bound),
+                    requantization, scale, form is None and value.rectified)
+        return self._add(node, Real(name) if form is None else _codes(name, form, value.rectified))
 
     def _channels(self, value: ConvValue, source: Codes) -> tuple[np.ndarray, _Channels]:
         """Codes of padding, and the channels with positive factors, in terms of the codes read."""
@@ -233,7 +253,6 @@ class Emitter:
 
     def _weight(self, layer: str, weights: np.ndarray) -> str:
         """Key of weights, one for all uses of a layer with the same codes."""
-        weights = weights.astype(np.int8)
         for number in range(len(self.weights) + 1):
             key = layer if number == 0 else f'{layer}#{number}'
             if key not in self.weights:
@@ -247,10 +266,6 @@ class Emitter:
         self.nodes.append(node)
         self.edges[edge.name] = edge
         return edge.name
-
-
-def _operands(value: Value) -> tuple[Value, ...]:
-    return value.operands if isinstance(value, Sum) else (value.source, )
 
 
 def _codes(name: str, form: Format, rectified: bool = False) -> Codes:
@@ -288,5 +303,5 @@ def _visible_offset(offset: np.ndarray, ratio: np.ndarray, channels: _Channels, 
 def _check_bound(value: ConvValue, bound: float) -> None:
     if bound > _INT32:
         raise AccumulatorOverflow(
-            f'{value.name}: its sums may reach {int(bound)}, more than 32 bits hold ({_INT32}). Give '
-            'its weights or inputs fewer bits.')
+            f'{value.name}: its sums may reach {int(bound)}, more than 32 bits hold ({_INT32}). '
+            'Give its weights or inputs fewer bits.')

@@ -108,6 +108,33 @@ class Conv(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class FloatConv(Node):
+    """A conv that was left in float, of real numbers or of the image.
+
+    Attributes:
+        weight: Key into :attr:`IntegerGraph.weights`, float32.
+        bias: float32 (C_out,).
+        stride, padding, dilation, groups: As for :class:`Conv`.
+        pad: What padding consists of, float32 (C_in,) or (1,).
+        rectified: Whether the result is clipped at zero.
+    """
+
+    weight: str
+    bias: np.ndarray
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    pad: np.ndarray
+    rectified: bool = False
+
+
+@dataclass(frozen=True)
+class Quantize(Node):
+    """Real numbers to the nearest codes, half to even."""
+
+
+@dataclass(frozen=True, eq=False)
 class Requantize(Node):
     """Codes of one unit to codes of another: ``q + bias`` requantized."""
 
@@ -140,8 +167,8 @@ class Upsample(Node):
 
 @dataclass(frozen=True)
 class Apply(Node):
-    """An elementwise function of real numbers: ``'exp'`` or ``'sigmoid'``, or the real values of codes
-    (``'dequantize'``).
+    """An elementwise function of real numbers, ``'exp'`` or ``'sigmoid'``, or the real values of
+    codes, ``'dequantize'``.
     """
 
     function: str = 'dequantize'
@@ -155,7 +182,7 @@ class IntegerGraph:
         image: The input edge, (N, C, H, W) of codes 0..255.
         edges: Every edge by name, the image too.
         nodes: In an order in which they can be computed.
-        weights: Weight codes, int8 arrays.
+        weights: Weight codes, int8 arrays; float32 of convs left in float.
         outputs: Names of the predictions; one tuple over the levels for each kind.
         notes: What was approximated beyond rounding, a sentence each.
     """

@@ -1,4 +1,4 @@
-"""The config type by which the twin of a detector is built: the detector with an integer network."""
+"""The config type of the twin of a detector: the detector with an integer network."""
 from __future__ import annotations
 
 from functools import lru_cache

@@ -22,7 +22,8 @@ STREAM_BIT_WIDTH = 8
 def lower(captured: Captured,
           mean: np.ndarray,
           stream_units: StreamUnits,
-          stream_bit_width: int = STREAM_BIT_WIDTH) -> IntegerGraph:
+          stream_bit_width: int = STREAM_BIT_WIDTH,
+          allow_float: bool = False) -> IntegerGraph:
     """Lower the operators of a detector to integers.
 
     Args:
@@ -31,12 +32,14 @@ def lower(captured: Captured,
         stream_units: Called with the streams; gives each one's unit by its leader.
         stream_bit_width: Bits of the codes of skip and top-down connections, 4 to 16. The engines
             run 8.
+        allow_float: Whether convs that were left in float stay so, between integers; engines
+            need not agree to the bit behind them.
 
     Raises:
         UnsupportedOperator: The detector computes something that has no integer form.
         AccumulatorOverflow: The sum of a conv may leave 32 bits.
     """
-    reader = Reader(captured, mean)
+    reader = Reader(captured, mean, allow_float)
     reader.read()
     results = [tuple(reader.values[node] for node in kind) for kind in captured.outputs]
     values = ordered([value for kind in results for value in kind])
@@ -67,7 +70,8 @@ def _formats(values: list[Value], streams: Streams, units: Mapping[Value, float]
 
 def lower_detector(detector: nn.Module,
                    images: Sequence[Tensor],
-                   stream_bit_width: int = STREAM_BIT_WIDTH) -> IntegerGraph:
+                   stream_bit_width: int = STREAM_BIT_WIDTH,
+                   allow_float: bool = False) -> IntegerGraph:
     """The integer graph of a trained or calibrated detector.
 
     Args:
@@ -75,7 +79,7 @@ def lower_detector(detector: nn.Module,
         images: Normalized images, (N, C, H, W) each, from which the units of skip and top-down
             connections are taken. The first one's size is that at which the detector is captured;
             the graph fits any.
-        stream_bit_width: As for :func:`lower`.
+        stream_bit_width, allow_float: As for :func:`lower`.
 
     Raises:
         ValueError: There is no image, or the data preprocessor leaves no integers.
@@ -87,4 +91,4 @@ def lower_detector(detector: nn.Module,
     mean = integer_mean(detector, images[0].shape[1])
     captured = capture(detector, *images[0].shape[2:], len(mean))
     return lower(captured, mean, calibrated_units(captured, images, stream_bit_width),
-                 stream_bit_width)
+                 stream_bit_width, allow_float)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from mmaqd.functional.requantize import requantize
 
-from .graph import (Add, Apply, Codes, Conv, IntegerGraph, MaxPool, Node, Requantization,
-                    Requantize, Upsample)
+from .graph import (Add, Apply, Codes, Conv, FloatConv, IntegerGraph, MaxPool, Node, Quantize,
+                    Requantization, Requantize, Upsample)
 from .serialize import graph_from_tensors, graph_to_tensors
 
 _EXACT_IN_FLOAT32 = 2**24
@@ -138,21 +138,45 @@ class _ConvStep(_Requantizing):
     def forward(self, codes: Tensor) -> Tensor:
         node = self.node
         products = F.conv2d(
-            self._padded(codes).to(self.weight.dtype), self.weight, None, node.stride, 0,
-            node.dilation, node.groups)
+            _padded(codes, self.pad, node.padding).to(self.weight.dtype), self.weight, None,
+            node.stride, 0, node.dilation, node.groups)
         accumulators = products.long() + self.bias
         if node.requantization is not None:
             return self._requantized(accumulators)
         real = accumulators.float() * self.scale
         return real.clamp_(min=0) if node.rectified else real
 
-    def _padded(self, codes: Tensor) -> Tensor:
-        height, width = self.node.padding
-        sides = (width, width, height, height)
-        if not self.pad.any():
-            return F.pad(codes, sides)
-        # Padding is a constant for each channel: pad what is left without it by zeros.
-        return F.pad(codes - self.pad, sides) + self.pad
+
+def _padded(codes: Tensor, pad: Tensor, padding: tuple[int, int]) -> Tensor:
+    """``codes`` padded by a number for each channel."""
+    height, width = padding
+    sides = (width, width, height, height)
+    if not pad.any():
+        return F.pad(codes, sides)
+    return F.pad(codes - pad, sides) + pad
+
+
+class _FloatConvStep(_Step):
+
+    def __init__(self, graph: IntegerGraph, node: FloatConv) -> None:
+        super().__init__(graph, node)
+        self._constant('weight', graph.weights[node.weight])
+        self._constant('bias', node.bias)
+        self._constant('pad', node.pad.reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        node = self.node
+        y = F.conv2d(
+            _padded(x, self.pad, node.padding), self.weight, self.bias, node.stride, 0,
+            node.dilation, node.groups)
+        return y.relu_() if node.rectified else y
+
+
+class _QuantizeStep(_Step):
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes = ((x - self.edge.offset) / self.edge.unit).round_()
+        return codes.clamp_(self.edge.qmin, self.edge.qmax)
 
 
 class _RequantizeStep(_Requantizing):
@@ -198,6 +222,8 @@ class _ApplyStep(_Step):
 
 _STEPS = {
     Conv: _ConvStep,
+    FloatConv: _FloatConvStep,
+    Quantize: _QuantizeStep,
     Requantize: _RequantizeStep,
     Add: _AddStep,
     MaxPool: _MaxPoolStep,

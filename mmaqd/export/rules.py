@@ -42,11 +42,14 @@ class Reader:
     Attributes:
         captured: The graph.
         mean: Integer mean of the image, (C,).
+        allow_float: Whether convs may stay in float.
         values: Those of the nodes read so far.
+        uses: How often each layer was used so far.
     """
 
     captured: Captured
     mean: np.ndarray
+    allow_float: bool = False
     values: dict[fx.Node, Value] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
 
@@ -122,14 +125,8 @@ def _quant_conv(reader: Reader, node: fx.Node) -> Value:
     layer = reader.captured.layer(weight)
     kernel, input_kernel = kernel_from_text(weight_text), kernel_from_text(input_text)
     source = reader.value(node, x)
-    if kernel is None:
-        raise UnsupportedOperator(
-            f'{layer}: its weights are in float, so it has no integer form. Quantize them, or '
-            'convert with allow_float (--allow-float).')
-    if input_kernel is None and not isinstance(source, Image):
-        raise UnsupportedOperator(
-            f'{layer}: its input is in float, so it has no integer form. Give it an input '
-            'quantizer, or convert with allow_float (--allow-float).')
+    if kernel is None or (input_kernel is None and not isinstance(source, Image)):
+        return _float_conv(reader, node, layer, source)
     parameters = [reader.tensor(each) for each in weight_parameters]
     weights = reader.tensor(weight).float()
     codes = kernel.codes(weights, *parameters).to(torch.int16).cpu().numpy()
@@ -146,6 +143,40 @@ def _quant_conv(reader: Reader, node: fx.Node) -> Value:
     return ConvValue(
         reader.use(layer), layer, source, quantized, codes,
         (*(tuple(each) for each in geometry), groups), scale, shift)
+
+
+def _float_conv(reader: Reader, node: fx.Node, layer: str, source: Value) -> Value:
+    (_, weight, bias, _, weight_parameters, input_text, weight_text, *geometry, groups) = node.args
+    part = 'input is' if weight_text else 'weights are'
+    if not reader.allow_float or input_text:
+        raise UnsupportedOperator(
+            f'{layer}: its {part} in float, so it has no integer form. Quantize weights and input, '
+            'or leave both in float and convert with allow_float (--allow-float).')
+    weights, kernel = reader.tensor(weight).float(), kernel_from_text(weight_text)
+    if kernel is not None:
+        weights = kernel.forward(weights, *(reader.tensor(each) for each in weight_parameters))
+    shift = np.zeros(len(weights)) if bias is None else reader.array(bias)
+    return ConvValue(
+        reader.use(layer), layer, source, None,
+        weights.cpu().numpy(), (*(tuple(each) for each in geometry), groups), np.ones(len(weights)),
+        shift)
+
+
+@rule('aten.conv2d.default')
+def _plain_conv(reader: Reader, node: fx.Node) -> Value:
+    """A conv that no quantizer was asked for."""
+    x, weight, bias, stride, padding, dilation, groups = (*node.args, *(None, [1], [0], [1],
+                                                                        1)[len(node.args) - 2:])
+    layer = reader.captured.layer(weight)
+    if not reader.allow_float:
+        raise UnsupportedOperator(
+            f'{layer}: its weights are in float, so it has no integer form. Quantize weights and '
+            'input, or convert with allow_float (--allow-float).')
+    shift = np.zeros(reader.tensor(weight).shape[0]) if bias is None else reader.array(bias)
+    pairs = tuple(tuple(each) * (2 // len(each)) for each in (stride, padding, dilation))
+    return ConvValue(
+        reader.use(layer), layer, reader.value(node, x), None,
+        reader.tensor(weight).float().cpu().numpy(), (*pairs, groups), np.ones(len(shift)), shift)
 
 
 @rule('aten._native_batch_norm_legit_no_training.default')

@@ -16,8 +16,8 @@ VERSION = 1
 _TEXT = 'graph'
 _CLASSES = {
     name: getattr(graph_module, name)
-    for name in ('Add', 'Apply', 'Codes', 'Conv', 'IntegerGraph', 'MaxPool', 'Real',
-                 'Requantization', 'Requantize', 'Upsample')
+    for name in ('Add', 'Apply', 'Codes', 'Conv', 'FloatConv', 'IntegerGraph', 'MaxPool',
+                 'Quantize', 'Real', 'Requantization', 'Requantize', 'Upsample')
 }
 
 

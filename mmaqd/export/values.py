@@ -44,8 +44,8 @@ class ConvValue:
         name: Of the conv's layer, with ``[i]`` at its i-th use.
         layer: Of the conv's layer.
         source: What the conv reads.
-        quantized: How it reads that; None for the image.
-        codes: Weight codes, int16 (C_out, C_in / groups, K_h, K_w).
+        quantized: How it reads that; None for the image, and in float.
+        codes: Weight codes, int16 (C_out, C_in / groups, K_h, K_w), or float32 weights.
         geometry: stride, padding, dilation, groups.
         factor: float64 (C_out,).
         offset: float64 (C_out,).
@@ -65,6 +65,11 @@ class ConvValue:
     @property
     def nonnegative(self) -> bool:
         return self.rectified
+
+    @property
+    def in_float(self) -> bool:
+        """Whether it was left in float."""
+        return self.codes.dtype == np.float32
 
     def affine(self, factor: np.ndarray, offset: np.ndarray) -> ConvValue:
         """``factor * self + offset``, both (C_out,) or numbers."""

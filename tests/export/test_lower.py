@@ -15,6 +15,8 @@ from tests.helpers.integer_reference import run
 from tests.helpers.networks import TinyDetector, calibrated, image, inputs, normalized, weights
 
 FAMILIES = {
+    'signed_liq': (dict(family='LIQ'), dict(family='LIQ', signed=True)),
+    'signed_lsq': (dict(family='LSQ'), dict(family='LSQ', signed=True)),
     'liq': (dict(family='LIQ'), dict(family='LIQ')),
     'liq_per_channel': (dict(family='LIQ', axis=0, normalize=False), dict(family='LIQ')),
     'lsq': (dict(family='LSQ'), dict(family='LSQ')),
@@ -190,13 +192,42 @@ def test_an_accumulator_beyond_int32_is_refused() -> None:
 
 def test_a_conv_left_in_float_is_refused_by_name() -> None:
     model = detector()
-    model.b1.conv.weight_quantizer = None
+    model.b1.conv.weight_quantizer = model.b1.conv.input_quantizer = None
     with pytest.raises(UnsupportedOperator, match='b1.conv: its weights are in float'):
         lowered(model)
     model = detector()
     model.b1.conv.input_quantizer = None
     with pytest.raises(UnsupportedOperator, match='b1.conv: its input is in float'):
         lowered(model)
+
+
+@pytest.mark.parametrize('name', ['b1', 'a2', 'stem', 'tower', 'out', 'down'])
+def test_convs_left_in_float_stay_so_where_that_is_allowed(name: str) -> None:
+    model = detector('liq', 8, 8)
+    conv = getattr(model, name).conv
+    conv.weight_quantizer = conv.input_quantizer = None
+    network = IntegerNetwork(lowered(model, allow_float=True, stream_bit_width=12))
+    floats = [node for node in network.graph.nodes if type(node).__name__ == 'FloatConv']
+    assert {node.name.split('[')[0] for node in floats} == {f'{name}.conv'}
+    with torch.no_grad():
+        expected = model(normalized(image(0)))
+    for kind, own in zip(expected, network(image(0))):
+        for real, integer in zip(kind, own):
+            assert (real - integer).norm() < 0.05 * real.norm()
+    loaded = IntegerNetwork()
+    loaded.load_state_dict(network.state_dict())
+    torch.testing.assert_close(loaded(image(0))[0][0], network(image(0))[0][0], atol=0, rtol=0)
+
+
+def test_sums_may_be_negative() -> None:
+    model = detector('signed_liq')
+    for conv in model.lateral:
+        conv.act = False
+    graph = lowered(model)
+    sums = [node for node in graph.nodes if type(node).__name__ == 'Add']
+    assert graph.edges[sums[-1].output].qmin == -128
+    assert any(graph.edges[conv.inputs[0]].qmin < 0 for conv in graph.convs())
+    assert_exact(graph, image(1))
 
 
 def test_an_unknown_operator_is_refused_by_name() -> None:

@@ -28,6 +28,8 @@ def parse_args() -> argparse.Namespace:
         dest='stream_bit_width',
         help='bits of skip and top-down connections, 4 to 16 (%(default)s, what the engines run)')
     parser.add_argument(
+        '--allow-float', action='store_true', help='convs that a rule leaves in float stay so')
+    parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
