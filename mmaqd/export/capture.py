@@ -100,5 +100,5 @@ def _check_initialized(detector: nn.Module) -> None:
     if missing:
         raise UninitializedIntervalError(
             f'{len(missing)} quantizers have no interval yet, {missing[0]} among them, so there '
-            'are no integers to write. Load the checkpoint of a trained or calibrated low-bit model (a '
-            'float checkpoint has no intervals; tools/calibrate.py makes one that has).')
+            'are no integers to write. Load the checkpoint of a trained or calibrated low-bit '
+            'model (a float checkpoint has no intervals; tools/calibrate.py makes one that has).')
