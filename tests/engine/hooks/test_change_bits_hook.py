@@ -12,7 +12,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import get_priority
 from torch import Tensor, nn
 
-from mmaqd.engine.hooks.change_bits_hook import change_bits
+from mmaqd.checkpoints import change_bits
 from mmaqd.quantizers import (CheckpointMismatchError, UninitializedIntervalError, calibrate,
                               calibrating)
 from mmaqd.registry import HOOKS
