@@ -86,20 +86,23 @@ def _check_state(module: nn.Module, state_dict: dict, prefix: str, local_metadat
 
 
 def _check_structure(module: nn.Module, given: Mapping[str, Any], prefix: str, whole: bool) -> None:
-    expected = module.state_dict()
-    optional = tuple(
-        own for own in _quantizers(module) if not any(key.startswith(own) for key in given))
-    shapes = {key: getattr(value, 'shape', None) for key, value in given.items()}
+    expected, quantizers = module.state_dict(), tuple(_quantizers(module))
+    absent = tuple(own for own in quantizers if not any(key.startswith(own) for key in given))
+    lacking = [
+        key for key in expected if key not in given and not key.startswith(absent)
+        and not key.endswith('num_batches_tracked')
+    ]
     problems = {
-        'lacks': [
-            key for key in expected if key not in given and not key.startswith(optional)
-            and not key.endswith('num_batches_tracked')
-        ],
+        'lacks':
+        lacking if whole else [key for key in lacking if key.startswith(quantizers)],
         'has also': [key for key in given if key not in expected],
-        'has in another shape':
-        [key for key in given if key in expected and expected[key].shape != shapes[key]],
+        'has in another shape': [
+            key for key in given
+            if key in expected and expected[key].shape != getattr(given[key], 'shape', None)
+        ],
     }
-    if problems['has also'] or problems['has in another shape'] or whole and problems['lacks']:
+    if any(problems.values()):
+        problems['lacks'] = lacking
         found = '; '.join(f'it {verb} {_some(keys, prefix)}' for verb, keys in problems.items()
                           if keys)
         raise CheckpointMismatchError(

@@ -1,0 +1,494 @@
+"""Files that come from anywhere: nothing in them runs, and each that is not right says so."""
+from __future__ import annotations
+
+import threading
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmdet.apis import DetInferencer, init_detector
+from mmengine.config import Config
+from mmengine.runner import load_checkpoint
+from torch import nn
+
+from mmaqd.checkpoints import CheckpointError, CheckpointMismatchError, load_from_local, reading
+from mmaqd.engine import launch
+from tests.helpers.data import make_coco, run_cfg
+from tests.helpers.detector import build, build_calibrated, calibrate, loss, make_batch, model_cfg
+from tests.helpers.runs import make_runner, train
+
+INNER = 'backbone.layer1.0.conv1'
+
+
+class Call:
+    """What a crafted file holds: unpickling it would call a function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory) -> tuple[Config, Path]:
+    """A low-bit run of two epochs: its config, and its work dir with epoch_1 and epoch_2."""
+    root = tmp_path_factory.mktemp('run')
+    cfg = run_cfg(make_coco(root / 'data'), root / 'work', bits=4, epochs=2)
+    train(cfg)
+    return cfg, root / 'work'
+
+
+@pytest.fixture
+def cfg(run, tmp_path) -> Config:
+    """The run's config with a work dir of its own."""
+    cfg = deepcopy(run[0])
+    cfg.work_dir = str(tmp_path / 'work')
+    return cfg
+
+
+@pytest.fixture
+def checkpoint(run) -> dict:
+    """What the run saved after its first epoch."""
+    return torch.load(run[1] / 'epoch_1.pth', weights_only=False)
+
+
+@pytest.fixture
+def marker(tmp_path) -> Path:
+    """A file that is there if something was run."""
+    return tmp_path / 'marker'
+
+
+def saved(content: Any, path: Path) -> str:
+    torch.save(content, path)
+    return str(path)
+
+
+def resume(cfg: Config, path: str | None = None) -> Any:
+    runner = make_runner(cfg, resume=True, load_from=path)
+    runner.train()
+    return runner
+
+
+class TestNothingIsRun:
+
+    def ways(self, cfg: Config, given: str) -> dict:
+        """Every way in, by name; each loads the file ``given``."""
+        student = dict(model_cfg('RetinaNet', 4))
+        student['distillation'] = dict(
+            checkpoint=given, losses=[dict(type='mmaqd.OutputDistillationLoss')])
+        return dict(
+            load_from=lambda: train(cfg, load_from=given),
+            test=lambda: make_runner(cfg, load_from=given).test(),
+            resume=lambda: resume(cfg, given),
+            teacher=lambda: build(student).distiller.build_teacher(),
+            init_detector=lambda: init_detector(cfg, given, device='cpu', palette='random'),
+            inferencer=lambda: DetInferencer(cfg, given, device='cpu', palette='random'),
+            pretrained=lambda: build(
+                dict(model_cfg(), init_cfg=dict(type='Pretrained', checkpoint=given))).init_weights(
+                ))
+
+    @pytest.mark.parametrize(
+        'way',
+        ['load_from', 'test', 'resume', 'teacher', 'init_detector', 'inferencer', 'pretrained'])
+    @pytest.mark.parametrize('by_url', [False, True], ids=['file', 'url'])
+    def test_an_object_that_calls_a_function(self, cfg, checkpoint, marker, tmp_path, monkeypatch,
+                                             way, by_url):
+        checkpoint['meta']['more'] = Call(Path.touch, marker)
+        given = saved(checkpoint, tmp_path / 'given.pth')
+        if by_url:
+            monkeypatch.setattr(
+                'mmaqd.checkpoints.loaders.download_url_to_file',
+                lambda url, path, progress: Path(path).write_bytes(Path(given).read_bytes()))
+            monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path / 'hub'))
+        with pytest.raises(CheckpointError, match='given.pth.*holds more than weights'):
+            self.ways(cfg, 'https://no.such/given.pth' if by_url else given)[way]()
+        assert not marker.exists()
+
+    @pytest.mark.parametrize('scheme', [
+        'torchvision', 'modelzoo', 'open-mmlab', 'openmmlab', 'mmcls', 's3', 'petrel', 'x:s3',
+        'pavi'
+    ])
+    def test_no_loader_of_mmengine_is_left(self, scheme):
+        from mmengine.runner.checkpoint import CheckpointLoader
+        loader = CheckpointLoader._get_checkpoint_loader(f'{scheme}://a')
+        assert loader.__module__ == 'mmaqd.checkpoints.loaders'
+
+    def test_text_that_resuming_would_run(self, cfg, checkpoint, marker, tmp_path):
+        text = f'open({str(marker)!r}, "w")\ngpu_ids = [0]\n'
+        checkpoint['meta'].update(config=text, cfg=text)
+        checkpoint['message_hub']['runtime_info']['cfg'] = text
+        runner = resume(cfg, saved(checkpoint, tmp_path / 'given.pth'))
+        assert runner.epoch == 2 and not marker.exists()
+
+    @pytest.mark.parametrize('place', ['meta', 'message_hub', 'both'])
+    @pytest.mark.parametrize('text', [
+        'open({marker!r}, "w")', 'a = 1\r__import__("pathlib").Path({marker!r}).touch()',
+        '# -*- coding: utf-7 -*-\n+AG8AcABlAG4({marker!r}, "w")', '_base_ = {other!r}',
+        "x = 1\x0copen({marker!r}, 'w')"
+    ])
+    def test_text_that_an_inferencer_would_run(self, checkpoint, marker, tmp_path, place, text):
+        other = tmp_path / 'other.py'
+        other.write_text(f'open({str(marker)!r}, "w")')
+        text = text.format(marker=str(marker), other=str(other))
+        for part in (checkpoint['meta'], checkpoint['message_hub']['runtime_info']):
+            part.pop('cfg', None)
+        if place != 'message_hub':
+            checkpoint['meta']['cfg'] = text
+        if place != 'meta':
+            checkpoint['message_hub']['runtime_info']['cfg'] = text
+        given = saved(checkpoint, tmp_path / 'given.pth')
+        with pytest.raises((RuntimeError, ValueError), match='config'):
+            DetInferencer(weights=given, device='cpu')
+        assert not marker.exists()
+
+    def test_an_inferencer_without_a_config_says_to_give_one(self, run):
+        with pytest.raises(RuntimeError, match=r'DetInferencer\(model=CONFIG, weights='):
+            DetInferencer(weights=str(run[1] / 'epoch_1.pth'), device='cpu')
+
+    @pytest.mark.parametrize('new_torch', [True, False], ids=['safe-globals', 'older-torch'])
+    def test_a_torchscript_archive(self, tmp_path, monkeypatch, new_torch):
+        monkeypatch.setattr(reading, '_HAS_NAMED_SAFE_GLOBALS', new_torch)
+        path = tmp_path / 'script.pth'
+        torch.jit.save(torch.jit.script(nn.Linear(1, 1)), str(path))
+        with pytest.raises(CheckpointError, match='TorchScript archive, which is code'):
+            load_from_local(str(path))
+
+    @pytest.mark.parametrize('kind', ['folder', 'file', 'link', 'dots', 'beside', 'not-a-string'])
+    def test_what_save_best_would_delete(self, cfg, checkpoint, tmp_path, kind):
+        precious = tmp_path / 'precious.pth'
+        if kind == 'folder':
+            precious.mkdir()
+        precious = precious / 'a.pth' if kind == 'folder' else precious
+        precious.touch()
+        work = Path(cfg.work_dir)
+        work.mkdir()
+        (work / 'link.pth').symlink_to(precious)
+        (work / 'notes.txt').touch()
+        named = dict(
+            folder=precious.parent,
+            file=precious,
+            link=work / 'link.pth',
+            dots=work / '..' / 'precious.pth',
+            beside=work / 'notes.txt')
+        info = checkpoint['message_hub']['runtime_info']
+        info['best_ckpt'] = str(named[kind]) if kind in named else 5
+        info['best_score'] = -1.0
+        info['keep_ckpt_ids'] = ['x/../../precious', 1]
+        checkpoint['message_hub']['resumed_keys'].update(best_ckpt=True, best_score=True)
+        cfg.default_hooks.checkpoint = dict(
+            type='CheckpointHook', save_best='coco/bbox_mAP', max_keep_ckpts=1)
+        resume(cfg, saved(checkpoint, tmp_path / 'given.pth'))
+        assert precious.exists() and (work / 'notes.txt').exists()
+        assert list(work.glob('best_*.pth'))
+
+    def test_the_runs_own_best_is_still_replaced(self, cfg, tmp_path):
+        cfg.train_cfg.val_interval = 1
+        cfg.default_hooks.checkpoint = dict(type='CheckpointHook', save_best='coco/bbox_mAP')
+        train(cfg, **{'train_cfg.max_epochs': 1})
+        best, = Path(cfg.work_dir).glob('best_*.pth')
+        content = torch.load(Path(cfg.work_dir) / 'epoch_1.pth', weights_only=False)
+        assert content['message_hub']['runtime_info']['best_ckpt'] == str(best)
+        content['message_hub']['runtime_info']['best_score'] = -1.0
+        torch.save(content, Path(cfg.work_dir) / 'epoch_1.pth')
+        resume(cfg)
+        assert [path.name for path in Path(cfg.work_dir).glob('best_*.pth')
+                ] == ['best_coco_bbox_mAP_epoch_2.pth']
+
+
+class TestDamage:
+
+    @pytest.fixture
+    def model(self) -> nn.Module:
+        return build(model_cfg('RetinaNet', 4))
+
+    @pytest.fixture(scope='class')
+    def state(self) -> dict:
+        return build_calibrated('RetinaNet', 4).state_dict()
+
+    @pytest.mark.parametrize('damage', ['bit', 'page', 'cut', 'empty'])
+    @pytest.mark.parametrize('place', [0.02, 0.3, 0.6, 0.9])
+    def test_of_bytes(self, model, state, tmp_path, damage, place):
+        path = tmp_path / 'given.pth'
+        data = bytearray(Path(saved(dict(state_dict=state), path)).read_bytes())
+        at = int(place * len(data))
+        if damage == 'bit':
+            data[at] ^= 4
+        elif damage == 'page':
+            data[at:at + 4096] = bytes(4096)
+        path.write_bytes(data[:at] if damage == 'cut' else data if damage != 'empty' else b'')
+        try:
+            load_checkpoint(model, str(path))
+        except CheckpointError as error:
+            assert str(path) in str(error) and 'copy or save it again' in str(error)
+        else:
+            assert all(torch.equal(value, state[key])
+                       for key, value in model.state_dict().items()), 'other numbers than saved'
+
+    @pytest.mark.parametrize('key, value, said', [
+        ('input_quantizer.interval', torch.tensor(float('nan')), 'holds NaN or infinity'),
+        ('input_quantizer.interval', torch.tensor(float('inf')), 'holds NaN or infinity'),
+        ('input_quantizer.interval', torch.tensor(-0.5), r'is -0.5, and an interval'),
+        ('weight_quantizer.interval', torch.tensor(0.), 'is 0, and an interval'),
+        ('weight_quantizer.interval', torch.tensor(True), r'is of torch.bool'),
+        ('weight_quantizer.interval', torch.tensor(1.1, dtype=torch.float64), 'do not fit'),
+        ('weight_quantizer.interval', torch.empty((), device='meta'), 'device meta'),
+        ('weight_quantizer.bits', torch.tensor(4.), r'is of torch.float32'),
+        ('weight_quantizer.bits', torch.tensor([4, 4]), 'in another shape'),
+        ('weight_quantizer.normalization', torch.tensor(3), r'unknown normalization \(3\)'),
+        ('weight_quantizer.initialized', torch.tensor(1), r'is of torch.int64'),
+        ('weight', torch.full((8, 8, 3, 3), float('-inf')), 'holds NaN or infinity'),
+        ('weight', torch.ones(8, 8, 3, 3).to_sparse(), 'not a dense tensor but sparse_coo'),
+        ('weight', torch.empty(8, 8, 3, 3, device='meta'), 'device meta'),
+        ('weight', torch.ones(8, 8, 3, 3, dtype=torch.int32), r'is of torch.int32'),
+        ('weight', 'text', 'is a str, expected a Tensor'),
+    ])  # yapf: disable
+    def test_of_values(self, model, state, tmp_path, key, value, said):
+        path = saved(dict(state_dict={**state, f'{INNER}.{key}': value}), tmp_path / 'given.pth')
+        before = {name: each.clone() for name, each in model.state_dict().items()}
+        with pytest.raises((CheckpointError, CheckpointMismatchError)) as error:
+            load_checkpoint(model, path)
+        assert error.match(said) and error.match(f'{INNER}.{key}'.rpartition('.')[0])
+        assert path in str(error.value)
+        assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+
+    def test_of_a_variance(self, model, state, tmp_path):
+        wrong = {**state, 'backbone.bn1.running_var': -state['backbone.bn1.running_var']}
+        with pytest.raises(CheckpointError, match='backbone.bn1.running_var.*not negative'):
+            load_checkpoint(model, saved(wrong, tmp_path / 'given.pth'))
+
+    def test_of_a_float_model(self, tmp_path):
+        model = build(model_cfg())
+        state = {**model.state_dict(), 'backbone.conv1.weight': torch.full((8, 3, 7, 7), torch.nan)}
+        with pytest.raises(CheckpointError, match='backbone.conv1.weight holds NaN.*given.pth'):
+            load_checkpoint(model, saved(state, tmp_path / 'given.pth'))
+
+    def test_half_precision_is_taken(self, model, state, tmp_path):
+        half = {
+            key: value.half() if value.is_floating_point() else value
+            for key, value in state.items()
+        }
+        load_checkpoint(model, saved(half, tmp_path / 'given.pth'))
+        assert torch.equal(model.state_dict()[f'{INNER}.weight'], half[f'{INNER}.weight'].float())
+
+    @pytest.mark.parametrize('content, said', [
+        ([1, 2], 'the file is a list'),
+        (dict(state_dict=[]), 'state_dict is a list'),
+        (dict(state_dict={}, meta=3), 'meta is an int'),
+        (dict(state_dict={}, meta=dict(dataset_meta=[1])), 'dataset_meta is a list'),
+        (dict(state_dict={}, message_hub=dict(runtime_info=1)), 'runtime_info is an int'),
+        (dict(state_dict={3: torch.ones(1)}), 'the key 3 of state_dict'),
+    ])  # yapf: disable
+    def test_of_the_layout(self, model, tmp_path, content, said):
+        path = saved(content, tmp_path / 'given.pth')
+        with pytest.raises(CheckpointError, match=f'given.pth.*{said}'):
+            load_checkpoint(model, path)
+
+    def test_no_message_gives_the_advice_of_torch(self, tmp_path):
+        path = saved(dict(x=Call(print, 1)), tmp_path / 'given.pth')
+        with pytest.raises(CheckpointError) as error:
+            load_from_local(path)
+        chain = [error.value, error.value.__cause__, error.value.__context__]
+        assert not any('weights_only' in str(each) for each in chain)
+
+    def test_loading_in_threads(self, tmp_path, checkpoint):
+        path, failed = saved(checkpoint, tmp_path / 'given.pth'), []
+
+        def load() -> None:
+            try:
+                for _ in range(10):
+                    load_from_local(path, 'cpu')
+            except Exception as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=load) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not failed
+
+
+class TestResume:
+
+    @pytest.fixture
+    def broken_off(self, run, cfg) -> Path:
+        """A work dir with two checkpoints, the newest of them half written."""
+        work = Path(cfg.work_dir)
+        work.mkdir()
+        for name in ('epoch_1.pth', 'epoch_2.pth'):
+            (work / name).write_bytes((run[1] / name).read_bytes())
+        data = (work / 'epoch_2.pth').read_bytes()
+        (work / 'epoch_2.pth').write_bytes(data[:len(data) // 2])
+        (work / 'last_checkpoint').write_text(str(work / 'epoch_2.pth'))
+        return work
+
+    def test_from_the_last_whole_one(self, cfg, broken_off, capsys):
+        launch.set_resume(cfg, 'auto')
+        assert cfg.load_from == str(broken_off / 'epoch_1.pth') and cfg.resume
+        assert 'epoch_2.pth is cut off' in capsys.readouterr().out
+
+    def test_from_the_last_whole_one_with_the_runner_of_mmengine(self, cfg, broken_off):
+        assert resume(cfg).epoch == 2
+        assert load_from_local(str(broken_off / 'epoch_2.pth'))['meta']['epoch'] == 2
+
+    @pytest.mark.parametrize('text', ['', '/moved/away/epoch_1.pth', '\0\0\0'])
+    def test_last_checkpoint_that_names_none(self, cfg, broken_off, text):
+        (broken_off / 'last_checkpoint').write_text(text)
+        launch.set_resume(cfg, 'auto')
+        assert cfg.load_from == str(broken_off / 'epoch_1.pth')
+
+    def test_none_is_whole(self, cfg, broken_off):
+        (broken_off / 'epoch_1.pth').write_bytes(b'')
+        with pytest.raises(CheckpointError, match='epoch_2.pth is cut off.*epoch_1.pth is empty'):
+            launch.set_resume(cfg, 'auto')
+
+    def test_weights_only(self, cfg, checkpoint, tmp_path):
+        for content in (dict(state_dict=checkpoint['state_dict']), checkpoint['state_dict']):
+            with pytest.raises(CheckpointError, match='given.pth.*holds weights only.*load_from'):
+                resume(cfg, saved(content, tmp_path / 'given.pth'))
+
+    def test_the_checkpoint_of_the_float_twin(self, cfg, run, tmp_path):
+        float_cfg = run_cfg(Path(cfg.train_dataloader.dataset.data_root), tmp_path / 'float')
+        train(float_cfg)
+        with pytest.raises(CheckpointError, match='epoch_1.pth.*that of a float model.*load_from'):
+            resume(cfg, str(tmp_path / 'float' / 'epoch_1.pth'))
+
+    @pytest.mark.parametrize('path, value, said', [
+        ('meta.epoch', None, 'meta.epoch is None'),
+        ('meta.epoch', -1, 'meta.epoch is -1'),
+        ('meta.iter', 'many', "meta.iter is 'many'"),
+        ('meta.seed', 'x', "meta.seed is 'x'"),
+        ('message_hub.log_scalars', 4, 'message_hub has no log_scalars'),
+        ('optimizer.param_groups', [], 'groups of parameters'),
+        ('optimizer.state', 'x', 'shapes of the parameters'),
+        ('param_schedulers', 3, 'not the states of schedulers'),
+    ])  # yapf: disable
+    def test_nonsense(self, cfg, checkpoint, tmp_path, path, value, said):
+        cfg.param_scheduler = [dict(type='MultiStepLR', milestones=[1])]
+        *parents, last = path.split('.')
+        part = checkpoint
+        for parent in parents:
+            part = part[parent]
+        part[last] = value
+        with pytest.raises(CheckpointError, match=f'given.pth.*{said}'):
+            resume(cfg, saved(checkpoint, tmp_path / 'given.pth'))
+
+    @pytest.mark.parametrize('part', ['nan', 'shape'])
+    def test_momentum_that_can_not_be(self, cfg, checkpoint, tmp_path, part):
+        state = next(iter(checkpoint['optimizer']['state'].values()))
+        state['momentum_buffer'] = (
+            state['momentum_buffer'] * torch.nan if part == 'nan' else torch.ones(1, 2, 3, 4))
+        said = dict(nan='momentum_buffer holds NaN', shape='does not have the shapes')[part]
+        with pytest.raises(CheckpointError, match=said):
+            resume(cfg, saved(checkpoint, tmp_path / 'given.pth'))
+
+    @pytest.mark.parametrize('change, said', [
+        (lambda c: c.pop('optimizer'), 'has no optimizer state'),
+        (lambda c: c.pop('param_schedulers', None), 'no state of the schedulers'),
+        (lambda c: c.update(param_schedulers=[dict(a=1), dict(a=1)]), 'has the state of 2 sched'),
+        (lambda c: c['meta'].update(epoch=9), 'nothing is left to train'),
+        (lambda c: c['meta'].update(iter=7), 'of iteration 7 after 1 epochs'),
+        (lambda c: c['message_hub']['runtime_info'].update(world_size=8), 'by 8 processes, and 1'),
+        (lambda c: [c['state_dict'].pop(key) for key in list(c['state_dict'])
+                    if key.startswith(f'{INNER}.input_quantizer')],
+         rf'1 of \d+ quantizers have no value.*anew.*{INNER}.input_quantizer'),
+        (lambda c: c['state_dict'].update({f'{INNER}.input_quantizer.initialized':
+                                           torch.tensor(False)}), r'1 of \d+ quantizers have no'),
+    ])  # yapf: disable
+    def test_what_starts_anew_or_goes_on_differently_is_a_warning(self, cfg, checkpoint, tmp_path,
+                                                                  change, said, caplog):
+        cfg.param_scheduler = [dict(type='MultiStepLR', milestones=[1])]
+        change(checkpoint)
+        runner = make_runner(cfg, resume=True, load_from=saved(checkpoint, tmp_path / 'given.pth'))
+        warnings = []
+        runner.logger.warning = warnings.append
+        runner.train()
+        import re
+        assert any(re.search(said, each) for each in warnings), warnings
+
+    def test_a_whole_one_gives_no_warning(self, cfg, run):
+        runner = make_runner(cfg, resume=True, load_from=str(run[1] / 'epoch_1.pth'))
+        warnings = []
+        runner.logger.warning = warnings.append
+        runner.train()
+        assert not [each for each in warnings if 'epoch_1.pth' in each]
+
+
+class TestLowBitInFloat:
+
+    @pytest.fixture
+    def given(self, run) -> str:
+        return str(run[1] / 'epoch_2.pth')
+
+    @pytest.fixture
+    def float_cfg(self, cfg) -> Config:
+        return run_cfg(Path(cfg.train_dataloader.dataset.data_root), Path(cfg.work_dir))
+
+    @pytest.mark.parametrize('way', [
+        'load_from', 'resume', 'test', 'init_detector', 'inferencer', 'load_checkpoint', 'backbone'
+    ])
+    def test_is_refused(self, float_cfg, given, way):
+        ways = dict(
+            load_from=lambda: train(float_cfg, load_from=given),
+            resume=lambda: resume(float_cfg, given),
+            test=lambda: make_runner(float_cfg, load_from=given).test(),
+            init_detector=lambda: init_detector(float_cfg, given, device='cpu', palette='random'),
+            inferencer=lambda: DetInferencer(float_cfg, given, device='cpu', palette='random'),
+            load_checkpoint=lambda: load_checkpoint(build(model_cfg()), given),
+            backbone=lambda: build({
+                **model_cfg(), 'backbone': {
+                    **model_cfg()['backbone'], 'init_cfg':
+                    dict(type='Pretrained', prefix='backbone', checkpoint=given)
+                }
+            }).init_weights())
+        with pytest.raises(
+                CheckpointMismatchError, match='of a low-bit model, with the quantizers'):
+            ways[way]()
+
+
+class TestOtherClasses:
+
+    @pytest.fixture(params=[None, 4], ids=['float', 'w4a4'])
+    def given(self, request, tmp_path) -> str:
+        cfg = model_cfg('RetinaNet', request.param, num_classes=7)
+        model = build(cfg, seed=5)
+        if request.param:
+            calibrate(model, [make_batch()])
+        return saved(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'seven.pth')
+
+    def test_are_refused_by_default(self, cfg, given):
+        with pytest.raises(CheckpointMismatchError, match='another shape.*ChangeClassesHook'):
+            train(cfg, load_from=given)
+
+    def test_are_taken_where_it_is_asked_for(self, cfg, given):
+        cfg.custom_hooks = [
+            dict(type='mmaqd.ChangeClassesHook'),
+            dict(type='mmaqd.InitializeIntervalsHook')
+        ]
+        runner = make_runner(cfg, load_from=given, **{'train_cfg.max_epochs': 1})
+        warnings = []
+        runner.logger.warning = warnings.append
+        start = runner.model.bbox_head.retina_cls.weight.detach().clone()
+        runner._init_model_weights = lambda: None
+        runner.call_hook('before_run')
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.load_or_resume()
+        assert any('start at random: bbox_head.retina_cls.' in each for each in warnings)
+        own = runner.model.state_dict()
+        state = load_from_local(given)['state_dict']
+        assert torch.equal(own['bbox_head.retina_cls.weight'], start)
+        assert not own['bbox_head.retina_cls.weight_quantizer.initialized']
+        assert torch.equal(own['bbox_head.retina_reg.weight'], state['bbox_head.retina_reg.weight'])
+        assert torch.equal(own[f'{INNER}.weight'], state[f'{INNER}.weight'])
+        calibrate(runner.model, [make_batch()])
+        assert torch.isfinite(loss(runner.model.train(), make_batch()))
+
+    def test_of_another_width_are_refused_still(self, cfg, tmp_path):
+        other = model_cfg('RetinaNet', 4, num_classes=7, feat_channels=8)
+        cfg.custom_hooks = [dict(type='mmaqd.ChangeClassesHook')]
+        path = saved(dict(state_dict=build(other).state_dict(), meta={}), tmp_path / 'other.pth')
+        with pytest.raises(CheckpointMismatchError, match='differ in more than the number'):
+            train(cfg, load_from=path)
