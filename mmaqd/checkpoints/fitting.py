@@ -39,7 +39,7 @@ def load_state_dict(module: nn.Module,
         CheckpointError: A value can't be, see :func:`check_values`.
     """
     with naming_the_file(file_of(state_dict)):
-        _refuse_low_bits_in_float(module, state_dict)
+        refuse_low_bits_in_float(module, state_dict)
         if not _checks_its_state(module):
             check_values(module, state_dict)
     _load_state_dict_of_mmengine(module, mark_as_loaded(state_dict, None), strict, logger)
@@ -55,6 +55,17 @@ def refuse_foreign_state(model: nn.Module) -> None:
     part, if torch's ``strict=False`` says so.
     """
     model._register_load_state_dict_pre_hook(_check_state, with_module=True)
+
+
+def refuse_low_bits_in_float(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Raise a :class:`CheckpointMismatchError` if only the state has quantizers."""
+    names = quantizer_names(state)
+    if names and not any(isinstance(each, Quantizer) for each in module.modules()):
+        raise CheckpointMismatchError(
+            f'The checkpoint does not belong to this {type(module).__name__}: it is that of a '
+            f'low-bit model, with the quantizers {_some(names)}, and this one is a float model, '
+            'in which its weights detect nothing. Use the low-bit config that it was trained '
+            "with, whose model has type='mmaqd.QuantizedDetector'.")
 
 
 @contextmanager
@@ -121,16 +132,6 @@ def _is_strict() -> bool:
     while frame is not None and frame.f_code is not nn.Module.load_state_dict.__code__:
         frame = frame.f_back
     return frame is None or frame.f_locals['strict']
-
-
-def _refuse_low_bits_in_float(module: nn.Module, state: Mapping[str, Any]) -> None:
-    names = quantizer_names(state)
-    if names and not any(isinstance(each, Quantizer) for each in module.modules()):
-        raise CheckpointMismatchError(
-            f'The checkpoint does not belong to this {type(module).__name__}: it is that of a '
-            f'low-bit model, with the quantizers {_some(names)}, and this one is a float model, '
-            'in which its weights detect nothing. Use the low-bit config that it was trained '
-            "with, whose model has type='mmaqd.QuantizedDetector'.")
 
 
 def _checks_its_state(module: nn.Module) -> bool:

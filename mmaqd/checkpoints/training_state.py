@@ -17,6 +17,7 @@ from torch import Tensor
 from mmaqd.quantizers import Quantizer
 
 from .errors import CheckpointError
+from .fitting import naming_the_file, refuse_low_bits_in_float
 from .keys import quantizer_names
 
 #: Entry of the message hub by which a checkpoint tells how many processes trained.
@@ -80,6 +81,8 @@ class ResumeCheck(Hook):
         state = checkpoint.get('state_dict', checkpoint)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         own = [name for name, each in model.named_modules() if isinstance(each, Quantizer)]
+        with naming_the_file(self.path):
+            refuse_low_bits_in_float(model, state)
         if own and not quantizer_names(state):
             self._refuse('it is that of a float model, and the model has low bits')
         anew = [name for name in own if not _is_started(state, name)]
