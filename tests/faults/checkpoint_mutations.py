@@ -93,7 +93,7 @@ def append_bytes(data: bytearray, rng: random.Random) -> bytearray:
     return data + rng.randbytes(rng.choice((1, 100, 70000)))
 
 
-# -- what happens to a pickle, with right checksums: a file that was made to deceive ----------------
+# -- what happens to a pickle, with right checksums: a file that was made to deceive ---------------
 
 
 def flip_bits_of_pickle(data: bytearray, rng: random.Random) -> bytearray:
