@@ -237,7 +237,7 @@ class Quantizer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        for parameter in self._learned_parameters[:1]:
+        for parameter in self.learned_parameters[:1]:
             # As the next step of training would; what is saved can be loaded.
             parameter.data.clamp_(min=MIN_INTERVAL)
         super()._save_to_state_dict(*args, **kwargs)
