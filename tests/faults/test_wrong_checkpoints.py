@@ -12,7 +12,7 @@ from mmengine.runner import load_checkpoint
 
 from mmaqd.checkpoints import CheckpointError, CheckpointMismatchError, load_from_local
 from mmaqd.engine import launch
-from tests.helpers.checkpoints import resume, saved
+from tests.helpers.checkpoints import load_or_resume, resume, saved
 from tests.helpers.data import run_cfg
 from tests.helpers.detector import build, calibrate, loss, make_batch, model_cfg
 from tests.helpers.runs import make_runner, train
@@ -113,18 +113,14 @@ class TestResume:
                                                                   change, said):
         cfg.param_scheduler = [dict(type='MultiStepLR', milestones=[1])]
         change(checkpoint)
-        runner = make_runner(cfg, resume=True, load_from=saved(checkpoint, tmp_path / 'given.pth'))
-        warnings = []
-        runner.logger.warning = warnings.append
-        runner.train()
+        path = saved(checkpoint, tmp_path / 'given.pth')
+        warnings = load_or_resume(make_runner(cfg, resume=True, load_from=path))
         assert any(re.search(said, each) for each in warnings), warnings
 
     def test_a_whole_one_gives_no_warning(self, cfg, run):
-        runner = make_runner(cfg, resume=True, load_from=str(run[1] / 'epoch_1.pth'))
-        warnings = []
-        runner.logger.warning = warnings.append
-        runner.train()
-        assert not [each for each in warnings if 'epoch_1.pth' in each]
+        path = str(run[1] / 'epoch_1.pth')
+        warnings = load_or_resume(make_runner(cfg, resume=True, load_from=path))
+        assert not [each for each in warnings if path in each]
 
 
 class TestLowBitInFloat:
@@ -179,13 +175,8 @@ class TestOtherClasses:
             dict(type='mmaqd.InitializeIntervalsHook')
         ]
         runner = make_runner(cfg, load_from=given, **{'train_cfg.max_epochs': 1})
-        warnings = []
-        runner.logger.warning = warnings.append
         start = runner.model.bbox_head.retina_cls.weight.detach().clone()
-        runner._init_model_weights = lambda: None
-        runner.call_hook('before_run')
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        runner.load_or_resume()
+        warnings = load_or_resume(runner)
         assert any('start at random: bbox_head.retina_cls.' in each for each in warnings)
         own = runner.model.state_dict()
         state = load_from_local(given)['state_dict']

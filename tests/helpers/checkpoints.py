@@ -16,6 +16,19 @@ def saved(content: Any, path: Path) -> str:
     return str(path)
 
 
+def load_or_resume(runner: Runner) -> list[str]:
+    """What a runner does before it trains, up to its checkpoint; returns its warnings."""
+    warnings: list[str] = []
+    runner.logger.warning = warnings.append
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    if runner.param_schedulers is not None:
+        runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+    runner.call_hook('before_run')
+    runner.load_or_resume()
+    return warnings
+
+
 def resume(cfg: Config, path: str | None = None) -> Runner:
     runner = make_runner(cfg, resume=True, load_from=path)
     runner.train()
