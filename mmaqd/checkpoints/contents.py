@@ -92,7 +92,7 @@ def _take_text_out(content: dict, path: str) -> None:
         lines = str(meta['cfg']).replace(_RUN_INSTEAD, '').splitlines()
         comments = [line if line.startswith('#') else f'# {line}' for line in lines]
         meta['cfg'] = _RUN_INSTEAD + '\n'.join(comments)
-    if not meta.get('dataset_meta', True):
+    if meta.get('dataset_meta', ...) is None:
         del meta['dataset_meta']
     dataset_meta = _expect(meta.get('dataset_meta', {}), dict, 'meta.dataset_meta', path)
     for key in dataset_meta:

@@ -226,12 +226,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--count', type=int, default=5000)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--kinds', nargs='+', choices=KINDS, default=KINDS)
     args = parser.parse_args()
     outcomes: Counter = Counter()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), args.seed)
         for index in range(args.count):
-            kind = KINDS[index % len(KINDS)]
+            kind = args.kinds[index % len(args.kinds)]
             outcomes[kind, bench.outcome(kind)] += 1
     for (kind, outcome), count in sorted(outcomes.items()):
         print(f'| {kind} | {outcome} | {count} |')

@@ -225,6 +225,7 @@ class TestDamage:
         (dict(state_dict=[]), 'state_dict is a list'),
         (dict(state_dict={}, meta=3), 'meta is an int'),
         (dict(state_dict={}, meta=dict(dataset_meta=[1])), 'dataset_meta is a list'),
+        (dict(state_dict={}, meta=dict(dataset_meta=torch.ones(2))), 'dataset_meta is a Tensor'),
         (dict(state_dict={}, message_hub=dict(runtime_info=1)), 'runtime_info is an int'),
         (dict(state_dict={3: torch.ones(1)}), 'the key 3 of state_dict'),
     ])  # yapf: disable
