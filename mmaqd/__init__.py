@@ -10,7 +10,7 @@ from mmaqd.compat import check_versions
 # isort: split
 from mmengine.config.utils import MODULE2PACKAGE
 
-from mmaqd import conversion, datasets, engine, export, layers, models, quantizers
+from mmaqd import checkpoints, conversion, datasets, engine, export, layers, models, quantizers
 from mmaqd.conversion import QuantizedDetector
 from mmaqd.layers import MultiLevelBN, MultiLevelSyncBN, QuantConv2d
 from mmaqd.models import AQDATSSHead, AQDFCOSHead, AQDRetinaHead
@@ -35,6 +35,7 @@ __all__ = [
     'QuantizedDetector',
     '__version__',
     'check_versions',
+    'checkpoints',
     'config_path',
     'conversion',
     'datasets',

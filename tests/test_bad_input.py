@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmaqd.compat.checkpoint import CheckpointError
+from mmaqd.checkpoints import CheckpointError
 from mmaqd.quantizers import CheckpointMismatchError, UninitializedIntervalError
 from tests.helpers.data import make_coco, run_cfg
 from tests.helpers.detector import DETECTORS, build, build_calibrated, loss, make_batch, model_cfg

@@ -9,7 +9,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'mmaqd'
 # From the bottom up. Parts of one layer don't know each other, except at the very bottom.
 LAYERS = [{'version', 'paths', 'compat', 'registry'}, {'functional'}, {'quantizers'}, {'layers'},
-          {'models', 'datasets'}, {'engine'}, {'analysis'}, {'conversion'}, {'export'}, {'demo'}]
+          {'checkpoints'}, {'models', 'datasets'}, {'engine'}, {'analysis'}, {'conversion'},
+          {'export'}, {'demo'}]
 # Imports of these see everything: the package itself, and the module that MMEngine asks for.
 FACADES = {'__init__', 'utils'}
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from mmaqd.compat import load_from_local
+from mmaqd.checkpoints import read_checkpoint
 from mmaqd.quantizers import state_interval
 
 from .switching import stage_of
@@ -36,7 +36,7 @@ def checkpoint_intervals(checkpoint: str | Path) -> dict[str, float]:
     Raises:
         ValueError: If the checkpoint holds no interval.
     """
-    checkpoint_state = load_from_local(str(checkpoint), map_location='cpu')
+    checkpoint_state = read_checkpoint(str(checkpoint), map_location='cpu')
     state = checkpoint_state.get('state_dict', checkpoint_state)
     owners = dict.fromkeys(key.rpartition('.')[0] for key in state)
     found = {name: _interval(name, state) for name in owners if _QUANTIZER.fullmatch(name)}

@@ -13,7 +13,8 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
-from mmaqd.compat import check_data_files, load_from_local
+from mmaqd.checkpoints import quantizer_names, read_checkpoint
+from mmaqd.compat import check_data_files
 from mmaqd.engine.launch import load_config
 from mmaqd.quantizers import calibrate
 from mmaqd.registry import MODELS
@@ -78,8 +79,8 @@ def is_float_checkpoint(checkpoint: str | Path) -> bool:
     Args:
         checkpoint (str | Path): File that MMEngine wrote.
     """
-    state = load_from_local(str(checkpoint), map_location='cpu')
-    return not any(name.endswith('_quantizer.bits') for name in state.get('state_dict', state))
+    state = read_checkpoint(str(checkpoint), map_location='cpu')
+    return not quantizer_names(state.get('state_dict', state))
 
 
 def iterate_batches(cfg: Config,

@@ -7,14 +7,11 @@ from mmaqd.compat.versions import check_versions
 
 check_versions()
 
-from mmaqd.compat.checkpoint import CheckpointError, load_from_local  # noqa: E402
 from mmaqd.compat.data_files import check_data_files  # noqa: E402
 from mmaqd.compat.distributed import setup_cpu_distributed  # noqa: E402
 
 __all__ = [
-    'CheckpointError',
     'check_data_files',
     'check_versions',
-    'load_from_local',
     'setup_cpu_distributed',
 ]

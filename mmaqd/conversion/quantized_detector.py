@@ -7,11 +7,11 @@ from typing import Any, Optional
 import torch.nn as nn
 from mmengine.logging import print_log
 
+from mmaqd.checkpoints import refuse_foreign_state
 from mmaqd.registry import MODELS
 
 from .prepare import prepare
 from .report import format_table, quantization_table
-from .state_check import refuse_foreign_state
 from .teacher import add_distillation
 
 _BLOCK_KEYS = ('weight_quantizer', 'input_quantizer', 'rules')

@@ -12,12 +12,9 @@ from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 
-from mmaqd.compat.checkpoint import CheckpointError
+from mmaqd.checkpoints import CheckpointError, CheckpointMismatchError, refuse_foreign_state
 from mmaqd.models import distill
-from mmaqd.quantizers import CheckpointMismatchError
 from mmaqd.registry import MODELS
-
-from .state_check import refuse_foreign_state
 
 _BLOCK_KEYS = ('teacher', 'checkpoint', 'losses')
 

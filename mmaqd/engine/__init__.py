@@ -1,7 +1,9 @@
-from .hooks import (ChangeBitsHook, ChannelsLastHook, CompileKernelsHook, EpochSeedHook,
-                    InitializeIntervalsHook, LogIntervalsHook, ReestimateBNHook, seed_worker)
+from .hooks import (ChangeBitsHook, ChangeClassesHook, ChannelsLastHook, CompileKernelsHook,
+                    EpochSeedHook, InitializeIntervalsHook, LogIntervalsHook, ReestimateBNHook,
+                    seed_worker)
 
 __all__ = [
-    'ChangeBitsHook', 'ChannelsLastHook', 'CompileKernelsHook', 'EpochSeedHook',
-    'InitializeIntervalsHook', 'LogIntervalsHook', 'ReestimateBNHook', 'seed_worker'
+    'ChangeBitsHook', 'ChangeClassesHook', 'ChannelsLastHook', 'CompileKernelsHook',
+    'EpochSeedHook', 'InitializeIntervalsHook', 'LogIntervalsHook', 'ReestimateBNHook',
+    'seed_worker'
 ]

@@ -11,8 +11,9 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
+from mmaqd.checkpoints import WORLD_SIZE, last_whole_checkpoint
 from mmaqd.compat import check_data_files, setup_cpu_distributed
 
 
@@ -48,6 +49,7 @@ def train(config: str,
         set_resume(cfg, resume)
     check_data_files(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train', ))
     runner = build_runner(cfg)
+    runner.message_hub.update_info(WORLD_SIZE, runner.world_size)  # for a run that resumes
     runner.train()
     return runner
 
@@ -151,7 +153,7 @@ def set_resume(cfg: Config, resume: str) -> None:
     Where there is no checkpoint yet, ``load_from`` is kept, so that a low-bit model still starts
     from its float twin.
     """
-    checkpoint = find_latest_checkpoint(cfg.work_dir) if resume == 'auto' else resume
+    checkpoint = last_whole_checkpoint(cfg.work_dir) if resume == 'auto' else resume
     if checkpoint is None:
         print_log(f'--resume: no checkpoint in {cfg.work_dir} yet, so training starts afresh.')
         return

@@ -64,10 +64,9 @@ class MultiLevelModule(nn.ModuleList):
             prefix: Name of this module in the model, with a dot behind.
         """
         for key in self[0].state_dict():
-            shared = state_dict.pop(prefix + key, None)
-            if shared is not None:
-                for level in range(self.num_levels):
-                    state_dict[f'{prefix}{level}.{key}'] = shared
+            levels = [f'{prefix}{level}.{key}' for level in range(self.num_levels)]
+            if prefix + key in state_dict and not any(level in state_dict for level in levels):
+                state_dict.update(dict.fromkeys(levels, state_dict.pop(prefix + key)))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any,
                               **kwargs: Any) -> None:

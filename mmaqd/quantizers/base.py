@@ -230,13 +230,28 @@ class Quantizer(nn.Module):
             for key, value in state_dict.items() if key.startswith(prefix)
         }
         if state:
-            self._check_state(prefix[:-1] or self.name, state)
+            self.check_state(prefix[:-1] or self.name, state)
         else:  # A float checkpoint: the parameters are calibrated after loading.
             state_dict.update(self.state_dict(prefix=prefix))
         self._known_initialized = False
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
-    def _check_state(self, name: str, state: Mapping[str, Tensor]) -> None:
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        for parameter in self.learned_parameters[:1]:
+            # As the next step of training would; what is saved can be loaded.
+            parameter.data.clamp_(min=MIN_INTERVAL)
+        super()._save_to_state_dict(*args, **kwargs)
+
+    def check_state(self, name: str, state: Mapping[str, Tensor]) -> None:
+        """Refuse the state of another quantizer.
+
+        Args:
+            name: Name of this quantizer in its model, for messages.
+            state: State dict of one quantizer.
+
+        Raises:
+            CheckpointMismatchError: It has other keys, bits, shapes or constants.
+        """
         own = self.state_dict()
         if state.keys() != own.keys():
             raise CheckpointMismatchError(

@@ -108,11 +108,14 @@ class LIQWeightQuantizer(WeightQuantizer):
         super().__init__(kernel, start, dict(interval=start_value), channels)
         self._add_constant('normalization', int(normalize) + int(normalize and center))
 
-    def _check_state(self, name: str, state: Mapping[str, Tensor]) -> None:
-        super()._check_state(name, state)
+    def check_state(self, name: str, state: Mapping[str, Tensor]) -> None:
+        """As :meth:`Quantizer.check_state`; another normalization is refused too."""
+        super().check_state(name, state)
         if not self.agrees_with(state):
+            known = dict(enumerate(_NORMALIZATIONS))
             found, own = (
-                _NORMALIZATIONS[int(each)] for each in (state['normalization'], self.normalization))
+                known.get(int(each), f'an unknown normalization ({int(each)})')
+                for each in (state['normalization'], self.normalization))
             raise CheckpointMismatchError(
                 f'{name}: the checkpoint was trained with {found} quantized, the model quantizes '
                 f'{own}. Set normalize and center as in the config that it was trained with, or '

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from mmaqd.compat import CheckpointError
+from mmaqd.checkpoints import CheckpointError
 from mmaqd.layers import QuantConv2d
 from mmaqd.quantizers import CheckpointMismatchError, calibrate
 from tests.helpers.detector import DETECTORS, build, loss, make_batch, model_cfg

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmaqd.compat import CheckpointError
+from mmaqd.checkpoints import CheckpointError
 from mmaqd.engine import launch
 from tests.helpers.data import make_coco, run_cfg
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from mmaqd.checkpoints import change_bits
 from mmaqd.conversion import quantization_table
-from mmaqd.engine.hooks.change_bits_hook import change_bits
 from mmaqd.functional import LIQActivationKernel
 from mmaqd.layers import MultiLevelQuantizer, QuantConv2d
 from mmaqd.quantizers import (CheckpointMismatchError, Quantizer, UninitializedIntervalError,

@@ -1,4 +1,5 @@
 from .change_bits_hook import ChangeBitsHook
+from .change_classes_hook import ChangeClassesHook
 from .channels_last_hook import ChannelsLastHook
 from .compile_kernels_hook import CompileKernelsHook
 from .epoch_seed_hook import EpochSeedHook, seed_worker
@@ -7,6 +8,7 @@ from .log_intervals_hook import LogIntervalsHook
 from .reestimate_bn_hook import ReestimateBNHook
 
 __all__ = [
-    'ChangeBitsHook', 'ChannelsLastHook', 'CompileKernelsHook', 'EpochSeedHook',
-    'InitializeIntervalsHook', 'LogIntervalsHook', 'ReestimateBNHook', 'seed_worker'
+    'ChangeBitsHook', 'ChangeClassesHook', 'ChannelsLastHook', 'CompileKernelsHook',
+    'EpochSeedHook', 'InitializeIntervalsHook', 'LogIntervalsHook', 'ReestimateBNHook',
+    'seed_worker'
 ]

@@ -68,25 +68,47 @@ _TENSOR_GLOBALS = {
 }
 
 
+class _RestrictedUnpickler(pickle._Unpickler):
+    """Finds the allowed globals and no other; torch itself resolves its storage types.
+
+    The one in Python, since that in C would let a file set attributes of the functions and classes
+    that it finds.
+    """
+
+    dispatch = {
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if code not in {ord(each)
+                        for each in 'io\x82\x83\x84\x92'}  # INST, OBJ, EXT*, NEWOBJ_EX
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Look up ``module.name`` on the allow-list."""
+        # torch.save writes the module's name in Python 2.
+        full_name = f'{"builtins" if module == "__builtin__" else module}.{name}'
+        for allowed in (ALLOWED_GLOBALS, _TENSOR_GLOBALS):
+            if full_name in allowed:
+                return allowed[full_name]
+        dtype = getattr(torch, name, None) if module == 'torch' else None
+        if isinstance(dtype, torch.dtype):
+            return dtype
+        raise pickle.UnpicklingError(f'Unsupported global: {full_name} is not allowed.')
+
+    def load_build(self) -> None:
+        """Give an object its state, unless it is a class or a function."""
+        owner = self.stack[-2]
+        if isinstance(owner, type) or callable(owner) and not isinstance(owner, torch.Tensor):
+            raise pickle.UnpicklingError(f'Unsupported global: a change of {owner!r}.')
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
 class RestrictedPickle:
     """The ``pickle_module`` for a torch whose own safe loader can't take our allow-list."""
 
     UnpicklingError = pickle.UnpicklingError
-
-    class Unpickler(pickle.Unpickler):
-        """Finds the allowed globals and no other; torch itself resolves its storage types."""
-
-        def find_class(self, module: str, name: str) -> Any:
-            """Look up ``module.name`` on the allow-list."""
-            # torch.save writes the module's name in Python 2.
-            full_name = f'{"builtins" if module == "__builtin__" else module}.{name}'
-            for allowed in (ALLOWED_GLOBALS, _TENSOR_GLOBALS):
-                if full_name in allowed:
-                    return allowed[full_name]
-            dtype = getattr(torch, name, None) if module == 'torch' else None
-            if isinstance(dtype, torch.dtype):
-                return dtype
-            raise pickle.UnpicklingError(f'Unsupported global: {full_name} is not allowed.')
+    Unpickler = _RestrictedUnpickler
 
     @classmethod
     def load(cls, file: Any, **options: Any) -> Any:

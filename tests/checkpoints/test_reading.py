@@ -14,16 +14,16 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim import OneCycleLR
 from mmengine.runner.checkpoint import CheckpointLoader, load_checkpoint
 
-from mmaqd.compat import CheckpointError, checkpoint, load_from_local
-from mmaqd.compat.allow_list import restricted_getattr
+from mmaqd.checkpoints import CheckpointError, load_from_local, reading
+from mmaqd.checkpoints.allow_list import RestrictedPickle, restricted_getattr
 
 
 @pytest.fixture(params=[True, False], ids=['safe-globals', 'older-torch'], autouse=True)
 def reader(request, monkeypatch):
     """Both ways of reading: that of today's torch, and that of versions without named globals."""
-    if request.param and not checkpoint._HAS_NAMED_SAFE_GLOBALS:
+    if request.param and not reading._HAS_NAMED_SAFE_GLOBALS:
         pytest.skip('this torch has no named safe globals')
-    monkeypatch.setattr(checkpoint, '_HAS_NAMED_SAFE_GLOBALS', request.param)
+    monkeypatch.setattr(reading, '_HAS_NAMED_SAFE_GLOBALS', request.param)
 
 
 class Innocent:
@@ -86,7 +86,7 @@ def test_names_of_numpy_1_are_known(tmp_path):
     content = pickle.dumps(np.float64(2.5), protocol=2)
     path.write_bytes(content.replace(b'numpy._core', b'numpy.core'))
     with path.open('rb') as file:
-        assert checkpoint.RestrictedPickle.load(file) == 2.5
+        assert RestrictedPickle.load(file) == 2.5
 
 
 def test_one_cycle_state_survives(tmp_path):

@@ -1,0 +1,242 @@
+"""Spoil checkpoints at random and load them: python -m tests.faults.checkpoint_mutations.
+
+Each file must load with the numbers that it holds, or raise an error of ours that names it and
+leave the model as it was; and nothing in it may run.
+"""
+from __future__ import annotations
+
+import argparse
+import io
+import random
+import tempfile
+import zipfile
+from collections import Counter
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Callable
+
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import load_checkpoint
+from torch import Tensor, nn
+
+from mmaqd.checkpoints import CheckpointError, CheckpointMismatchError
+from tests.helpers.detector import build, build_calibrated, model_cfg
+
+_PAGE = 4096
+
+
+class Call:
+    """An object that touches a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.marker, )
+
+
+def make_content() -> dict:
+    """What a small low-bit run saves, without its optimizer."""
+    info = dict(cfg='model = dict()', epoch=1, iter=3)
+    return dict(
+        state_dict=build_calibrated('RetinaNet', 4, seed=5).state_dict(),
+        meta=dict(epoch=1, iter=3, cfg='model = dict()', seed=0, dataset_meta=dict(classes='abc')),
+        message_hub=dict(
+            log_scalars={'train/loss': HistoryBuffer([1.0, 2.0], [1, 1])},
+            runtime_info=info,
+            resumed_keys=dict.fromkeys(info, True)))
+
+
+def _data(content: Any) -> bytearray:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return bytearray(buffer.getvalue())
+
+
+# -- what happens to bytes: the file is as a disk or a network leaves it ---------------------------
+
+
+def flip_bit(data: bytearray, rng: random.Random) -> bytearray:
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return data
+
+
+def flip_bit_of_directory(data: bytearray, rng: random.Random) -> bytearray:
+    data[rng.randrange(data.rfind(b'PK\x06\x06') - 20000, len(data))] ^= 1 << rng.randrange(8)
+    return data
+
+
+def zero_page(data: bytearray, rng: random.Random) -> bytearray:
+    at = rng.randrange(len(data)) // _PAGE * _PAGE
+    data[at:at + _PAGE] = bytes(len(data[at:at + _PAGE]))
+    return data
+
+
+def random_bytes(data: bytearray, rng: random.Random) -> bytearray:
+    at = rng.randrange(len(data) - 64)
+    data[at:at + 64] = rng.randbytes(64)
+    return data
+
+
+def truncate(data: bytearray, rng: random.Random) -> bytearray:
+    return data[:rng.randrange(len(data))]
+
+
+def drop_bytes(data: bytearray, rng: random.Random) -> bytearray:
+    at = rng.randrange(len(data))
+    del data[at:at + rng.choice((1, 8, 512))]
+    return data
+
+
+def append_bytes(data: bytearray, rng: random.Random) -> bytearray:
+    return data + rng.randbytes(rng.choice((1, 100, 70000)))
+
+
+# -- what happens to a pickle, with right checksums: a file that was made to deceive ---------------
+
+
+def flip_bits_of_pickle(data: bytearray, rng: random.Random) -> bytearray:
+    changed = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(changed, 'w') as new:
+        for info in old.infolist():
+            record = bytearray(old.read(info))
+            if info.filename.endswith('data.pkl'):
+                record[rng.randrange(len(record))] ^= 1 << rng.randrange(8)
+            new.writestr(info.filename, bytes(record))
+    return bytearray(changed.getvalue())
+
+
+# -- what happens to keys and values ---------------------------------------------------------------
+
+
+def _key(content: dict, rng: random.Random, part: str = '') -> str:
+    return rng.choice([key for key in content['state_dict'] if part in key])
+
+
+def delete_key(content: dict, rng: random.Random, marker: Path) -> None:
+    del content['state_dict'][_key(content, rng)]
+
+
+def rename_key(content: dict, rng: random.Random, marker: Path) -> None:
+    key = _key(content, rng)
+    content['state_dict'][key + 's'] = content['state_dict'].pop(key)
+
+
+def change_value(content: dict, rng: random.Random, marker: Path) -> None:
+    state, key = content['state_dict'], _key(content, rng)
+    changes: list[Callable[[Tensor], Any]] = [
+        lambda x: x[None], lambda x: x.flatten()[:1], lambda x: x.double() + 1e-12, Tensor.bool,
+        Tensor.int, Tensor.half, lambda x: x.float() * torch.nan, lambda x: x.float() + torch.inf,
+        lambda x: x.to('meta'), Tensor.to_sparse, Tensor.tolist, str, lambda x: None, lambda x: -x
+        if x.dtype != torch.bool else ~x, lambda x: x * 0, lambda x: x.to(torch.complex64),
+        lambda x: nn.Parameter(x.float())
+    ]
+    state[key] = rng.choice(changes)(state[key])
+
+
+def spoil_one_number(content: dict, rng: random.Random, marker: Path) -> None:
+    key = _key(content, rng, 'weight')
+    value = content['state_dict'][key] = content['state_dict'][key].clone().float()
+    value.view(-1)[rng.randrange(value.numel())] = rng.choice((torch.nan, torch.inf, -torch.inf))
+
+
+def spoil_interval(content: dict, rng: random.Random, marker: Path) -> None:
+    key = _key(content, rng, '.interval')
+    content['state_dict'][key] = torch.tensor(rng.choice((0., -0.1, torch.nan, torch.inf)))
+
+
+def change_part(content: dict, rng: random.Random, marker: Path) -> None:
+    hub = content['message_hub']
+    part = rng.choice([content, content['meta'], hub, hub['runtime_info']])
+    key = rng.choice(list(part))
+    part[key] = rng.choice((None, 3, 'text', [], {}, torch.ones(2), dict(a=1)))
+
+
+def add_code(content: dict, rng: random.Random, marker: Path) -> None:
+    places = [
+        content, content['meta'], content['state_dict'], content['message_hub'],
+        content['message_hub']['log_scalars']
+    ]
+    rng.choice(places)['more'] = Call(marker)
+
+
+def add_text(content: dict, rng: random.Random, marker: Path) -> None:
+    text = f'open({str(marker)!r}, "w")'
+    content['meta'].update(config=text, cfg=text)
+    content['message_hub']['runtime_info']['cfg'] = text
+
+
+OF_BYTES = (flip_bit, flip_bit_of_directory, zero_page, random_bytes, truncate, drop_bytes,
+            append_bytes)
+OF_CONTENT = (delete_key, rename_key, change_value, spoil_one_number, spoil_interval, change_part,
+              add_code, add_text)
+KINDS = [each.__name__ for each in (*OF_BYTES, flip_bits_of_pickle, *OF_CONTENT)]
+
+
+class Bench:
+    """Spoils one checkpoint after the other and loads it into a model of its config."""
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self.content = make_content()
+        self.data = _data(self.content)
+        self.model = build(model_cfg('RetinaNet', 4), seed=9)
+        self.fresh = deepcopy(self.model.state_dict())
+        self.path, self.marker = folder / 'spoiled.pth', folder / 'marker'
+        self.rng = random.Random(seed)
+
+    def outcome(self, kind: str) -> str:
+        """``'equal'``, ``'refused'``, or what must not be."""
+        stored = self._write(globals()[kind])
+        try:
+            load_checkpoint(self.model, str(self.path), map_location='cpu')
+        except (CheckpointError, CheckpointMismatchError) as error:
+            found = 'refused' if str(self.path) in str(error) else 'an error without the file'
+            changed = not _same(self.model.state_dict(), self.fresh)
+            found = 'refused, but the model is changed' if changed else found
+        except Exception as error:
+            found = f'a raw {type(error).__name__}'
+        else:
+            found = 'equal' if stored is None or _same(self.model.state_dict(), stored) else (
+                'other numbers than stored')
+        for key, value in self.model.state_dict().items():
+            value.copy_(self.fresh[key])
+        return 'something ran' if self.marker.exists() else found
+
+    def _write(self, spoil: Callable) -> dict | None:
+        """Write the spoiled file; what is stored in it, None where that is not known."""
+        if spoil in OF_CONTENT:
+            content = deepcopy(self.content)
+            spoil(content, self.rng, self.marker)
+            torch.save(content, self.path)
+            return content.get('state_dict')
+        self.path.write_bytes(spoil(bytearray(self.data), self.rng))
+        return None if spoil is flip_bits_of_pickle else self.content['state_dict']
+
+
+def _same(state: dict, stored: Any) -> bool:
+    """Whether a model has the numbers that are stored; BN may lack its count of batches."""
+    return isinstance(stored, dict) and all(
+        key.endswith('num_batches_tracked') for key in state if key not in stored) and all(
+            isinstance(value, Tensor) and torch.equal(state[key], value.to(state[key].dtype))
+            and torch.equal(state[key].to(value.dtype), value) for key, value in stored.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--count', type=int, default=5000)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--kinds', nargs='+', choices=KINDS, default=KINDS)
+    args = parser.parse_args()
+    outcomes: Counter = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), args.seed)
+        for index in range(args.count):
+            kind = args.kinds[index % len(args.kinds)]
+            outcomes[kind, bench.outcome(kind)] += 1
+    for (kind, outcome), count in sorted(outcomes.items()):
+        print(f'| {kind} | {outcome} | {count} |')
+
+
+if __name__ == '__main__':
+    main()
