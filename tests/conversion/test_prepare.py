@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from importlib import import_module
 
 import pytest
 import torch
@@ -191,8 +192,8 @@ class TestRefusals:
             prepare(make_net(**layers), WEIGHT, INPUT)
         text = str(error.value)
         assert all(name in text for name in ('up', 'attention', 'head', 'normed'))
-        rules = [eval(line.strip().rstrip(',')) for line in text.splitlines()
-                 if 'dict(' in line][1:]
+        lines = [line for line in text.splitlines() if line.startswith('    dict(')]
+        rules = [eval(line.strip().rstrip(',')) for line in lines]
         model = prepare(make_net(**layers), WEIGHT, INPUT, rules)
         assert all(model.get_submodule(name) is layer for name, layer in layers.items())
         assert type(model.conv) is type(model.stem) is QuantConv2d
@@ -216,8 +217,9 @@ class TestRefusals:
 
     def test_a_conv_with_a_bias_is_not_normalized_and_that_is_said(self, monkeypatch):
         said = []
-        monkeypatch.setattr('mmaqd.conversion.prepare.print_log',
-                            lambda text, *_: said.append(text))
+        monkeypatch.setattr(
+            import_module('mmaqd.conversion.prepare'), 'print_log',
+            lambda text, *_: said.append(text))
         model = prepare(make_net(head=nn.Conv2d(4, 2, 1)), WEIGHT, INPUT)
         kernels = [layer.weight_quantizer.kernel for layer in (model.stem, model.head)]
         assert [kernel.normalize for kernel in kernels] == [True, False]
