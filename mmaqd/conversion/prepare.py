@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from mmaqd.layers import QuantConv2d
 from mmaqd.quantizers.patterns import patterns_for
-from mmaqd.quantizers.rules import TO_FLOAT, has_weights, rule_lines
+from mmaqd.quantizers.rules import TO_FLOAT, has_weights, rule_lines, weight_of
 
 from .policy import Assignment, QuantizationPolicy
 from .weight_reads import weights_read
@@ -100,7 +100,7 @@ def _first_names(weighted: dict[str, nn.Module],
 
 def _holds_weight(module: nn.Module) -> bool:
     """Whether what multiplies is a weight, as far as one can know, and not a table or a query."""
-    return isinstance(module, nn.MultiheadAttention) or getattr(module, 'weight', None) is not None
+    return isinstance(module, nn.MultiheadAttention) or weight_of(module) is not None
 
 
 def _refuse_inconvertible(model: nn.Module, wanted: dict[nn.Module, str],

@@ -6,10 +6,11 @@ from typing import Optional
 
 import torch.nn as nn
 from terminaltables import AsciiTable
+from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from mmaqd.layers import QuantConv2d
-from mmaqd.quantizers.rules import has_weights
+from mmaqd.quantizers.rules import has_weights, weight_of
 
 _FLOAT_BITS = 32
 
@@ -73,6 +74,11 @@ def _row(name: str, module: nn.Module) -> LayerQuantization:
 
 
 def _num_weights(module: nn.Module) -> int:
-    own = [each for each in module._parameters.values() if each is not None and each.dim() >= 2]
-    # One that is computed from other parameters is no parameter itself.
-    return sum(each.numel() for each in own) if own else module.weight.numel()
+    own = [
+        each for each in module._parameters.values()
+        if each is not None and not is_lazy(each) and each.dim() >= 2
+    ]
+    if own:
+        return sum(each.numel() for each in own)
+    computed = weight_of(module)  # from the parameters of another module
+    return 0 if computed is None or is_lazy(computed) else computed.numel()

@@ -209,6 +209,26 @@ class TestRefusals:
         prepare(model, WEIGHT, INPUT, [*rules, dict(pattern=conv, **FLOAT)])
         assert type(model.get_submodule(conv)) is nn.Conv2d
 
+    def test_a_wrapper_that_shows_the_weight_of_its_conv_is_no_layer(self):
+
+        class Wrapper(nn.Module):
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(4, 4, 1, bias=False)
+
+            @property
+            def weight(self) -> nn.Parameter:
+                return self.conv.weight
+
+        model = prepare(make_net(extra=Wrapper()), WEIGHT, INPUT)
+        assert type(model.extra.conv) is QuantConv2d
+        assert [row.module for row in quantization_table(model)] == ['stem', 'conv', 'extra.conv']
+
+    def test_a_layer_without_a_shape_yet(self):
+        with pytest.raises(ValueError, match="^extra: a LazyConv2d can't be quantized"):
+            prepare(make_net(extra=nn.LazyConv2d(4, 1)), WEIGHT, INPUT)
+
     @pytest.mark.parametrize('layer', [nn.Embedding(4, 4), nn.LayerNorm([4, 1, 1])])
     def test_look_ups_and_norms_need_no_rule(self, layer):
         model = prepare(make_net(extra=layer), WEIGHT, INPUT)
