@@ -116,7 +116,7 @@ def _refuse_inconvertible(model: nn.Module, wanted: dict[nn.Module, str],
     if len(names) == 1:
         raise ValueError(f'{text}dict(pattern={names[0]!r}, {TO_FLOAT}).')
     raise ValueError(f'{text}dict(pattern={names[0]!r}, {TO_FLOAT}).\n'
-                     f'{len(names) - 1} others can\'t be quantized either: '
+                     f'{len(names) - 1} more that can\'t be quantized: '
                      f'{", ".join(names[1:_SHOWN])}{", ..." if len(names) > _SHOWN else ""}. '
                      f'For all of them {_float_rules(refused, wanted, all_names)}')
 
