@@ -8,14 +8,14 @@ from mmaqd.analysis.level_statistics import (LevelStatistics, level_statistics, 
                                              plot_level_statistics, with_shared_norm)
 from mmaqd.analysis.loading import (build_detector, is_float_checkpoint, iterate_batches,
                                     load_detector, start_intervals)
+from mmaqd.analysis.macs import count_macs, detector_macs
 from mmaqd.analysis.reports import (report_intervals, report_level_statistics,
                                     report_quantization_noise, report_sensitivity, report_size)
 from mmaqd.analysis.sensitivity import (GroupScore, Sensitivity, detection_score, mean_loss,
                                         plot_sensitivity, reestimated_norms, sensitivity,
                                         sensitivity_table)
-from mmaqd.analysis.size import (LayerSize, bit_operations, count_macs, detector_macs, image_bits,
-                                 image_size, layer_sizes, packed_weight_bytes, size_summary,
-                                 size_table)
+from mmaqd.analysis.size import (LayerSize, bit_operations, image_bits, image_size, layer_sizes,
+                                 packed_weight_bytes, size_summary, size_table, with_float_work)
 from mmaqd.analysis.switching import group_layers, only_quantized, quantized_layers, stage_of
 from mmaqd.analysis.tables import format_rows, write_rows
 
@@ -30,5 +30,5 @@ __all__ = [
     'quantized_tensors', 'reestimated_norms', 'report_intervals', 'report_level_statistics',
     'report_quantization_noise', 'report_sensitivity', 'report_size', 'sensitivity',
     'sensitivity_table', 'size_summary', 'size_table', 'stage_of', 'start_intervals',
-    'with_shared_norm', 'write_rows'
+    'with_shared_norm', 'write_rows', 'with_float_work'
 ]

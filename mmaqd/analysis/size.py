@@ -5,15 +5,10 @@ A row of that table is anything with the attributes ``module``, ``weight_bits``,
 """
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Optional, Protocol, Sequence
 
-import torch
-import torch.nn as nn
 from mmengine.config import Config
-
-from .switching import only_quantized
 
 _FLOAT_BITS = 32
 _IMAGE_BITS = 8
@@ -41,40 +36,6 @@ def packed_weight_bytes(rows: Iterable[TableRow]) -> int:
         int: Number of bytes.
     """
     return sum((row.num_weights * row.weight_bits + 7) // 8 for row in rows)
-
-
-def count_macs(model: nn.Module, *inputs: Any) -> dict[str, int]:
-    """Multiply-accumulates of every conv in one forward pass.
-
-    A conv that is shared over the pyramid levels counts once for each level.
-
-    Args:
-        model (nn.Module): Model whose ``Conv2d`` layers are counted.
-        *inputs (Any): What its ``forward`` takes.
-
-    Returns:
-        dict[str, int]: Number for the whole batch by module name, without convs that did not run.
-    """
-    macs: dict[str, int] = {}
-
-    def counter(name: str):
-
-        def count(module: nn.Conv2d, _: Any, output: Any) -> None:
-            taps = module.weight[0].numel()
-            macs[name] = macs.get(name, 0) + output.numel() * taps
-
-        return count
-
-    handles = [
-        module.register_forward_hook(counter(name)) for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    try:
-        model(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return macs
 
 
 def bit_operations(rows: Iterable[TableRow],
@@ -164,20 +125,22 @@ def layer_sizes(rows: Iterable[TableRow],
     ]
 
 
-def detector_macs(model: nn.Module, height: int, width: int) -> dict[str, int]:
-    """Multiply-accumulates of every conv of a detector for one image, without computing anything.
+def with_float_work(rows: Iterable[TableRow], macs: Mapping[str, int]) -> list[TableRow]:
+    """The rows, and a row in float for each module that multiplies without weights of its own.
 
     Args:
-        model (nn.Module): A detector, whose intervals need no values.
-        height (int): Height of the image in pixels.
-        width (int): Width of the image in pixels.
+        rows (Iterable[TableRow]): The quantization table.
+        macs (Mapping[str, int]): MACs by module name, of the same model.
 
     Returns:
-        dict[str, int]: Number by module name, in the order in which the convs run.
+        list[TableRow]: Rows for everything in ``macs``.
     """
-    model = deepcopy(model).to('meta').eval()
-    with torch.no_grad(), only_quantized(model, ()):
-        return count_macs(model, torch.zeros(1, 3, height, width, device='meta'))
+    table = list(rows)
+    known = {row.module for row in table}
+    return table + [
+        LayerSize(name, _FLOAT_BITS, _FLOAT_BITS, 0, work)
+        for name, work in macs.items() if name not in known
+    ]
 
 
 def image_bits(cfg: Config, rows: Iterable[TableRow], macs: Mapping[str, int]) -> dict[str, int]:
@@ -194,10 +157,10 @@ def image_bits(cfg: Config, rows: Iterable[TableRow], macs: Mapping[str, int]) -
     Returns:
         dict[str, int]: Bits by module name, empty where the image is not made of integers.
     """
-    first = next(iter(macs))
-    row, = (row for row in rows if row.module == first)
+    by_name = {row.module: row for row in rows}
+    row = by_name[next(name for name in macs if name in by_name)]
     has_float_image = row.weight_bits < _FLOAT_BITS <= row.input_bits
-    return {first: _IMAGE_BITS} if has_float_image and _image_is_integer(cfg) else {}
+    return {row.module: _IMAGE_BITS} if has_float_image and _image_is_integer(cfg) else {}
 
 
 def image_size(cfg: Config) -> tuple[int, int]:

@@ -39,6 +39,7 @@ def change_bits(state_dict: dict[str, Tensor], model: nn.Module, keep: bool) -> 
         else:
             for key in saved:
                 del state_dict[key]
+            quantizer.is_fresh = False  # the norm behind it has been trained with a scale like its
     return changed
 
 

@@ -1,11 +1,12 @@
-"""Which module gets which quantizer: defaults, and rules by module name for the exceptions."""
+"""Which module gets which quantizer: defaults, and rules by name or type for the exceptions."""
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Optional, Sequence
+from typing import Any, Collection, Mapping, Optional, Sequence
 
 _ROLES = ('weight_quantizer', 'input_quantizer')
+_SELECTORS = ('pattern', 'module_type')
 
 
 @dataclass(frozen=True)
@@ -21,19 +22,20 @@ class Assignment:
 
 
 class QuantizationPolicy:
-    """Assigns quantizer configs to modules by name.
+    """Assigns quantizer configs to modules by name and type.
 
     Args:
         weight_quantizer: Default config for weights, None for float.
         input_quantizer: Default config for inputs, None for float.
         rules: Exceptions, applied in order, each on top of what came before. A rule is
-            ``dict(pattern=..., weight_quantizer=..., input_quantizer=...)``: a shell pattern
-            (``*`` also matches dots) over module names, and for either role a dict whose keys
-            override those of the default (a dict with ``type`` replaces it), or None for float. A
-            role that the rule does not name keeps what it has.
+            ``dict(pattern=..., module_type=..., weight_quantizer=..., input_quantizer=...)``: a
+            shell pattern (``*`` also matches dots) over module names, the name of a class or a list
+            of names (modules of derived classes match, too), or both; and for either role a dict
+            whose keys override those of the default (a dict with ``type`` replaces it), or None for
+            float. A role that the rule does not name keeps what it has.
 
     Raises:
-        ValueError: A rule without a pattern, without an effect or with an unknown key.
+        ValueError: A rule without a pattern or type, without an effect or with an unknown key.
     """
 
     def __init__(self,
@@ -43,23 +45,30 @@ class QuantizationPolicy:
         self.default = Assignment(weight_quantizer, input_quantizer)
         self.rules = [_checked(rule, position) for position, rule in enumerate(rules)]
 
-    def assign(self, names: Sequence[str]) -> dict[str, Assignment]:
+    def assign(self,
+               names: Sequence[str],
+               types: Mapping[str, Collection[str]] | None = None) -> dict[str, Assignment]:
         """The assignment of each module name.
 
-        Raises:
-            ValueError: A rule matches none of the names.
-        """
-        for rule in self.rules:
-            if not any(fnmatchcase(name, rule['pattern']) for name in names):
-                raise ValueError(
-                    f'quantization.rules: the pattern {rule["pattern"]!r} matches no module that '
-                    f'can be quantized. These can: {_abridged(names)}.')
-        return {name: self._assignment(name) for name in names}
+        Args:
+            names: Names of modules.
+            types: By name, the class names that a module has; needed by rules with a type.
 
-    def _assignment(self, name: str) -> Assignment:
+        Raises:
+            ValueError: A rule matches none of the modules.
+        """
+        types = types or {}
+        for rule in self.rules:
+            if not any(_matches(rule, name, types) for name in names):
+                raise ValueError(
+                    f'quantization.rules: the {_selection(rule)} matches no module that '
+                    f'can be quantized. These can: {_abridged(names)}.')
+        return {name: self._assignment(name, types) for name in names}
+
+    def _assignment(self, name: str, types: Mapping[str, Collection[str]]) -> Assignment:
         assigned = {role: getattr(self.default, role) for role in _ROLES}
         for rule in self.rules:
-            if fnmatchcase(name, rule['pattern']):
+            if _matches(rule, name, types):
                 for role in _ROLES:
                     if role in rule:
                         assigned[role] = _override(assigned[role], rule[role], rule)
@@ -68,24 +77,48 @@ class QuantizationPolicy:
 
 def _checked(rule: Any, position: int) -> dict:
     where = f'quantization.rules[{position}]'
-    if not isinstance(rule, dict) or not isinstance(rule.get('pattern'), str):
-        raise ValueError(f'{where}: a rule is a dict with a pattern (a string) and at least one '
-                         f'of {", ".join(_ROLES)}, but got {rule!r}.')
-    unknown = set(rule) - {'pattern', *_ROLES}
+    if not isinstance(rule, dict) or not _has_selector(rule):
+        raise ValueError(f'{where}: a rule is a dict with a pattern (a string), a module_type (a '
+                         'class name or a list of them) or both, and at least one of '
+                         f'{", ".join(_ROLES)}, but got {rule!r}.')
+    unknown = set(rule) - {*_SELECTORS, *_ROLES}
     if unknown:
-        raise ValueError(f'{where} ({rule["pattern"]!r}): unknown key(s) '
-                         f'{", ".join(sorted(unknown))}; known are pattern, {", ".join(_ROLES)}.')
+        raise ValueError(f'{where} ({_selection(rule)}): unknown key(s) '
+                         f'{", ".join(sorted(unknown))}; known are '
+                         f'{", ".join((*_SELECTORS, *_ROLES))}.')
     if not any(role in rule for role in _ROLES):
-        raise ValueError(f'{where} ({rule["pattern"]!r}) says nothing: give weight_quantizer, '
+        raise ValueError(f'{where} ({_selection(rule)}) says nothing: give weight_quantizer, '
                          'input_quantizer or both.')
     return rule
+
+
+def _has_selector(rule: dict) -> bool:
+    types = _types(rule)
+    has_names = all(isinstance(each, str) for each in types)
+    has_pattern = isinstance(rule.get('pattern', ''), str)
+    return has_names and has_pattern and ('pattern' in rule or bool(types))
+
+
+def _types(rule: dict) -> Sequence[Any]:
+    types = rule.get('module_type', ())
+    return types if isinstance(types, (list, tuple)) else (types, )
+
+
+def _matches(rule: dict, name: str, types: Mapping[str, Collection[str]]) -> bool:
+    wanted = _types(rule)
+    of_type = not wanted or any(each in types.get(name, ()) for each in wanted)
+    return of_type and fnmatchcase(name, rule.get('pattern', '*'))
+
+
+def _selection(rule: dict) -> str:
+    return ', '.join(f'{key} {rule[key]!r}' for key in _SELECTORS if key in rule)
 
 
 def _override(base: Optional[dict], change: Optional[dict], rule: dict) -> Optional[dict]:
     if change is None or 'type' in change:
         return change
     if base is None:
-        raise ValueError(f'quantization.rules ({rule["pattern"]!r}): {dict(change)} changes a '
+        raise ValueError(f'quantization.rules ({_selection(rule)}): {dict(change)} changes a '
                          'quantizer, but the module has none; give its type too.')
     return {**base, **change}
 

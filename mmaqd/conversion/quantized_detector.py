@@ -8,6 +8,8 @@ import torch.nn as nn
 from mmengine.logging import print_log
 
 from mmaqd.checkpoints import refuse_foreign_state
+from mmaqd.quantizers import WeightQuantizer
+from mmaqd.quantizers.batch_statistics import frozen_norms
 from mmaqd.registry import MODELS
 
 from .prepare import prepare
@@ -54,7 +56,26 @@ def QuantizedDetector(detector: str,
     float_twin = dict(type=detector, **deepcopy(arguments))
     model = prepare(MODELS.build(dict(type=detector, **arguments)), **block)
     refuse_foreign_state(model)
+    _warn_of_frozen_norms(model)
     if distillation is not None:
         add_distillation(model, distillation, float_twin)
     print_log(f'{detector}, quantized:\n{format_table(quantization_table(model))}', 'current')
     return model
+
+
+def _warn_of_frozen_norms(model: nn.Module) -> None:
+    """Say that weights get another scale where BN is frozen; the hook refuses what does not fit."""
+    rescaling = [
+        module.name for module in model.modules()
+        if isinstance(module, WeightQuantizer) and module.kernel.normalizes
+    ]
+    frozen = frozen_norms(model) if rescaling else set()
+    if frozen:
+        print_log(
+            f'{len(frozen)} BN layers keep their statistics while training (norm_eval, '
+            f'frozen_stages), but {len(rescaling)} quantizers bring weights to another scale, '
+            f'{rescaling[0]} among them. Behind such weights BN must train, or have been trained '
+            'with them: mmaqd.InitializeIntervalsHook checks it. Otherwise set norm_eval=False and '
+            'frozen_stages=-1, or quantize the weights at their own scale (normalize=False).',
+            'current',
+            level=30)

@@ -6,8 +6,11 @@ from typing import Optional
 
 import torch.nn as nn
 from terminaltables import AsciiTable
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import ParametrizationList
 
 from mmaqd.layers import QuantConv2d
+from mmaqd.quantizers.rules import has_weights, weight_of
 
 _FLOAT_BITS = 32
 
@@ -23,7 +26,8 @@ class LayerQuantization:
         granularity: ``'per_tensor'`` or ``'per_channel'`` of the weights, None for float.
         weight_quantizer: Class name, None for float.
         input_quantizer: Class name, None for float.
-        num_weights: Number of weights, without the bias.
+        num_weights: Number of weights, without the bias: of all parameters of the module itself
+            with two or more dimensions.
     """
 
     module: str
@@ -36,10 +40,14 @@ class LayerQuantization:
 
 
 def quantization_table(model: nn.Module) -> list[LayerQuantization]:
-    """One row for every conv and every other module with a weight matrix, in module order."""
+    """One row for every conv and every other module with a parameter of two or more dimensions.
+
+    They come in module order. A module that multiplies by such parameters in another way than by a
+    quantized weight is listed in float: attention, queries, tables of positions, ...
+    """
     return [
         _row(name, module) for name, module in model.named_modules()
-        if getattr(module._parameters.get('weight'), 'ndim', 0) >= 2
+        if has_weights(module) and not isinstance(module, ParametrizationList)
     ]
 
 
@@ -62,4 +70,15 @@ def _row(name: str, module: nn.Module) -> LayerQuantization:
         granularity=weight.granularity if weight is not None else None,
         weight_quantizer=type(weight).__name__ if weight is not None else None,
         input_quantizer=type(inputs).__name__ if inputs is not None else None,
-        num_weights=module.weight.numel())
+        num_weights=_num_weights(module))
+
+
+def _num_weights(module: nn.Module) -> int:
+    own = [
+        each for each in module._parameters.values()
+        if each is not None and not is_lazy(each) and each.dim() >= 2
+    ]
+    if own:
+        return sum(each.numel() for each in own)
+    computed = weight_of(module)  # from the parameters of another module
+    return 0 if computed is None or is_lazy(computed) else computed.numel()

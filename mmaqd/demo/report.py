@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Sequence
 
 from mmaqd.analysis import (bit_operations, build_detector, detector_macs, image_bits,
-                            packed_weight_bytes)
+                            packed_weight_bytes, with_float_work)
 from mmaqd.conversion import quantization_table
 
 _HEADER = ('model', 'AP', 'AP50', 'bits of weights', 'bits of inputs', 'weights (MB)',
@@ -63,7 +63,8 @@ def report_row(model: str, config: str | Path, metrics: dict[str, float],
         weight_bits=_summary([row.weight_bits for row in rows]),
         input_bits=_summary(inputs),
         weight_megabytes=round(packed_weight_bytes(rows) / 1e6, 2),
-        giga_bit_operations=round(bit_operations(rows, macs, bits_of_image) / 1e9, 1))
+        giga_bit_operations=round(
+            bit_operations(with_float_work(rows, macs), macs, bits_of_image) / 1e9, 1))
 
 
 def write_report(rows: Sequence[ReportRow], folder: str | Path) -> str:

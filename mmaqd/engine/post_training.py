@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmaqd.compat import check_data_files
-from mmaqd.quantizers import Quantizer, calibrate
+from mmaqd.quantizers import Quantizer, WeightQuantizer, calibrate
 
 from .hooks.reestimate_bn_hook import reestimate_batch_norm, trained_norms
 from .launch import build_runner, load_config
@@ -41,8 +41,11 @@ def calibrate_checkpoint(config: str,
         Number of quantizers that were started.
 
     Raises:
-        ValueError: ``num_batches`` is not positive, the model has no interval to start, or its
-            weights are normalized.
+        ValueError: ``num_batches`` is not positive; there is nothing to quantize, or the checkpoint
+            is a low-bit one; weights get another scale that BN does not take back: normalized ones
+            (with ``reestimate_bn`` those that lose their mean), those of DoReFa without
+            ``reestimate_bn`` or with no trained BN behind them; see
+            :func:`mmaqd.quantizers.calibrate` for what else.
         FileNotFoundError: The checkpoint or the data are missing.
     """
     if num_batches < 1:
@@ -52,13 +55,12 @@ def calibrate_checkpoint(config: str,
     cfg.load_from, cfg.resume = checkpoint, False
     check_data_files(cfg, ('train', 'test'))
     runner = build_runner(cfg)
-    _refuse_normalized_weights(runner.model)
+    _refuse_lost_scales(runner.model, reestimate_bn)
     runner.load_or_resume()
-    started = calibrate(runner.model, _batches(runner, num_batches))
-    if not started:
-        raise ValueError(
-            f'{config} with {checkpoint} has no interval to start. Give a low-bit config and the '
-            'checkpoint of its float twin.')
+    _refuse_nothing_to_do(runner.model, config, checkpoint)
+    # Behind a BN that is estimated anew weights may have another scale, elsewhere not.
+    needs = dict(need_norms=True) if reestimate_bn else {}
+    started = calibrate(runner.model, _batches(runner, num_batches), **needs)
     if reestimate_bn:
         runner.model.train()
         norms = trained_norms(runner.model)
@@ -100,13 +102,37 @@ def _piped(dataset: Config, pipeline: list[dict]) -> dict:
     return {**dataset, 'pipeline': pipeline}
 
 
-def _refuse_normalized_weights(model: nn.Module) -> None:
-    normalized = [
-        module.name for module in model.modules()
-        if isinstance(module, Quantizer) and getattr(module.kernel, 'normalize', False)
-    ]
-    if normalized:
+def _refuse_nothing_to_do(model: nn.Module, config: str, checkpoint: str) -> None:
+    quantizers = [module for module in model.modules() if isinstance(module, Quantizer)]
+    if not quantizers:
+        raise ValueError(f'{config} has no interval to start, as its model is in float. Give a '
+                         'low-bit config, with type=\'mmaqd.QuantizedDetector\'.')
+    if not any(each.is_fresh or not bool(each.initialized) for each in quantizers):
         raise ValueError(
-            f'{len(normalized)} quantizers normalize the weights, {normalized[0]} among them. A '
-            'conv gives other outputs then, which only training makes up for. Turn it off: '
-            '--cfg-options model.quantization.weight_quantizer.normalize=False')
+            f'{config} with {checkpoint} has no interval to start. Give a low-bit config and the '
+            'checkpoint of its float twin; this one is of a low-bit model already.')
+
+
+def _refuse_lost_scales(model: nn.Module, reestimate_bn: bool) -> None:
+    """Raise if weights get another scale, or lose their mean, and nothing makes up for that."""
+    lost = [
+        module for module in model.modules() if isinstance(module, WeightQuantizer) and (
+            module.kernel.shifts if reestimate_bn else module.kernel.normalizes)
+    ]
+    if not lost:
+        return
+    first = lost[0]
+    what = 'take the mean from' if reestimate_bn else 'bring another scale to'
+    raise ValueError(
+        f'{len(lost)} quantizers {what} the weights, {first.name} among them. A conv gives other '
+        f'outputs then, which only training makes up for. {_ways_out(first)}')
+
+
+def _ways_out(quantizer: WeightQuantizer) -> str:
+    change = quantizer.unscaled_cfg
+    key = 'model.quantization.weight_quantizer'
+    if 'type' in change:
+        return (f'Take another quantizer, such as {key}={change}, or let --reestimate-bn take the '
+                'scale back.')
+    options = ' '.join(f'{key}.{name}={value}' for name, value in change.items())
+    return f'Turn it off: --cfg-options {options}'

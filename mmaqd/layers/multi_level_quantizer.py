@@ -81,6 +81,10 @@ class MultiLevelQuantizer(MultiLevelModule):
         """Real value of one integer step at the current level, ()."""
         return self.current.scale
 
+    def watch(self, x: Tensor) -> None:
+        """Look whether an input of the current level is clipped at zero."""
+        self.current.watch(x)
+
     def quantize(self, x: Tensor) -> Tensor:
         """Integer codes of ``x`` at the current level."""
         return self.current.quantize(x)

@@ -33,6 +33,9 @@ class _Float:
     def begin_training_step(self) -> None:
         pass
 
+    def watch(self, x: Tensor) -> None:
+        pass
+
 
 _FLOAT = _Float()
 
@@ -107,6 +110,7 @@ class QuantConv2d(nn.Conv2d):
             weights = _FLOAT
         weights.begin_training_step()
         inputs.begin_training_step()
+        inputs.watch(x)
         plan = self._plan(inputs.kernel, weights.kernel)
         return plan(x, weight, self.bias, inputs.kernel_parameters, weights.kernel_parameters)
 

@@ -1,9 +1,8 @@
 """What all quantizers share: learned parameters, their start, and the state in checkpoints."""
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, Iterator, Mapping, Optional
+import math
+from typing import Any, Mapping, Optional
 
 import torch
 import torch.nn as nn
@@ -14,6 +13,8 @@ from mmaqd.functional import FakeQuantizeKernel, IntegerGrid, fake_quantize, lea
 from mmaqd.functional.kernels import compute_dtype
 from mmaqd.functional.liq import MIN_INTERVAL
 
+from .samples import Samples
+
 STARTS = ('least_error', 'max', 'constant')
 _SAMPLES_PER_CALL = 2**13
 _MAX_START_FRACTION = 0.8
@@ -21,6 +22,10 @@ _MAX_START_FRACTION = 0.8
 
 class UninitializedIntervalError(RuntimeError):
     """A quantizer was used before its interval had a value."""
+
+
+class CalibrationError(ValueError, UninitializedIntervalError):
+    """The data of a calibration, or what it reaches, does not fit the quantizers."""
 
 
 class CheckpointMismatchError(ValueError):
@@ -46,6 +51,8 @@ class Quantizer(nn.Module):
 
     Attributes:
         interval: Largest magnitude that can be represented, () or (num_channels,).
+        is_fresh: Whether its values come from no checkpoint and nobody looked at its data yet.
+        collecting: Whether :func:`calibrating` collects what is wrong with its data.
         initialized: Buffer, bool: whether the parameters have their start (or learned) values.
         bits: Buffer, the bit width, by which a checkpoint of other bits is recognized.
         learned: Names of the learned parameters.
@@ -82,8 +89,9 @@ class Quantizer(nn.Module):
         self.register_buffer('initialized', torch.tensor(start == 'constant'))
         self.constants: tuple[str, ...] = ()
         self._add_constant('bits', kernel.bit_width)
-        self.calibrating = False
-        self._samples: list[Tensor] = []
+        self.calibrating = self.collecting = False
+        self.is_fresh = True
+        self._samples = Samples()
         self._known_initialized = False
 
     @property
@@ -154,9 +162,30 @@ class Quantizer(nn.Module):
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
         """Take samples of ``x``, from which the parameters will start; an empty ``x`` gives none.
+
+        Raises:
+            ValueError: It holds NaN, infinity or, outside of :func:`calibrating`, negative values
+                although the codes are unsigned.
         """
         if x.numel():
-            self._samples.append(self._sample(self._rows(compute_dtype(x))))
+            x = compute_dtype(x)
+            self.inspect(x)
+            self._samples.add(self._sample(self._rows(x)))
+
+    def inspect(self, x: Tensor) -> None:
+        """Refuse a tensor that nothing can start from.
+
+        Raises:
+            ValueError: It holds NaN or infinity.
+        """
+        self._inspect_range(*torch.stack(torch.aminmax(x)).tolist())
+
+    def _inspect_range(self, lowest: float, highest: float) -> None:
+        if not math.isfinite(lowest) or not math.isfinite(highest):
+            raise ValueError(
+                f'{self.name}: {self._source} NaN or infinity while calibrating. It is the first '
+                'place where one was seen: look at the checkpoint and the images that were loaded, '
+                'and at the layer in front of it.')
 
     @torch.no_grad()
     def initialize(self) -> None:
@@ -169,16 +198,25 @@ class Quantizer(nn.Module):
             raise UninitializedIntervalError(
                 f'{self.name}: no data reached the quantizer while calibrating. Is its layer '
                 'used in the forward pass? If not, exclude it by a rule.')
-        samples = torch.cat(self._samples, dim=1)
-        self._samples = []
+        samples = self._samples.take()
         if not samples.any():
             print_log(
                 f'{self.name}: only zeros were seen while calibrating; the interval starts '
-                'at 1.',
+                f'at {self._length_of_zeros:g}.',
                 'current',
                 level=30)
         self._start_from(samples)
         self.initialized.fill_(True)
+        self.is_fresh = False
+
+    def forget(self) -> None:
+        """Forget what was observed."""
+        self._samples.clear()
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether anything was observed."""
+        return bool(self._samples)
 
     def agrees_with(self, state: Mapping[str, Tensor]) -> bool:
         """Whether a state with the keys of this quantizer has the same constants."""
@@ -192,6 +230,16 @@ class Quantizer(nn.Module):
     def learned_parameters(self) -> tuple[Tensor, ...]:
         """The parameters as they are, with values or without."""
         return tuple([getattr(self, name) for name in self.learned])
+
+    @property
+    def _source(self) -> str:
+        """What is quantized, as the start of a sentence about what it holds."""
+        raise NotImplementedError
+
+    @property
+    def _length_of_zeros(self) -> float:
+        """Length to clip a row of zeros at: they must stay zero, or next to it without a code 0."""
+        return 1.0 if self.grid.has_zero else MIN_INTERVAL
 
     def _rows(self, x: Tensor) -> Tensor:
         """(R, N) view of what is quantized, a row for each interval."""
@@ -218,8 +266,8 @@ class Quantizer(nn.Module):
         if self.start == 'least_error':
             length = least_error_interval(samples, self._fake_quantize_rows)
         else:
-            mean = samples.mean(dim=1)
-            length = torch.where(mean > 0, mean, torch.ones_like(mean))
+            length = samples.mean(dim=1)
+        length = torch.where(samples.any(dim=1), length, self._length_of_zeros)
         first = self.learned_parameters[0]
         first.copy_(self._from_length(length).view_as(first))
 
@@ -231,6 +279,7 @@ class Quantizer(nn.Module):
         }
         if state:
             self.check_state(prefix[:-1] or self.name, state)
+            self.is_fresh = not bool(state['initialized'])
         else:  # A float checkpoint: the parameters are calibrated after loading.
             state_dict.update(self.state_dict(prefix=prefix))
         self._known_initialized = False
@@ -277,105 +326,8 @@ class Quantizer(nn.Module):
         return f'bit_width={self.bit_width}{signed}, {self.granularity}{start}'
 
 
-class WeightQuantizer(Quantizer):
-    """Base of the quantizers of weights: signed codes, per tensor or per output channel."""
-
-    def observe(self, x: Tensor) -> None:
-        self._samples.clear()  # weights are the same in every call
-        super().observe(x)
-
-    def _rows(self, x: Tensor) -> Tensor:
-        return x.reshape(max(self.interval.numel(), 1), -1)
-
-    def _fake_quantize_rows(self, rows: Tensor, length: Tensor) -> Tensor:
-        return replace(self.kernel, axis=0).forward(rows, self._from_length(length))
-
-
-class ActivationQuantizer(Quantizer):
-    """Base of the quantizers of activations: unsigned codes (or signed ones), per tensor.
-
-    A checkpoint of signed codes has the buffer ``signed``.
-    """
-
-    def __init__(self,
-                 kernel: FakeQuantizeKernel,
-                 start: str,
-                 start_values: Mapping[str, float],
-                 num_channels: Optional[int] = None) -> None:
-        super().__init__(kernel, start, start_values, num_channels)
-        if kernel.grid.signed:  # else no buffer: checkpoints made before there was the choice load
-            self._add_constant('signed', 1)
-
-    def _check_state(self, name: str, state: Mapping[str, Tensor]) -> None:
-        given, own = ('signed' if 'signed' in each else 'unsigned'
-                      for each in (state, self.constants))
-        if given != own and {*state, 'signed'} == {*self.state_dict(), 'signed'}:
-            raise CheckpointMismatchError(
-                f'{name}: the checkpoint holds a quantizer with {given} codes, the model has one '
-                f'with {own} codes. Set signed as in the config that the checkpoint was trained '
-                'with, or start from a float checkpoint.')
-        super()._check_state(name, state)
-
-    def observe(self, x: Tensor) -> None:
-        if not self.kernel.takes_negative and x.numel() and x.min() < 0:
-            raise ValueError(
-                f'{self.name}: quantizes to unsigned codes, so its input must not be negative, '
-                f'but it holds {x.min().item():.4g}. Feed the layer by a ReLU (for an FPN: '
-                "act_cfg=dict(type='ReLU')), give it a quantizer that takes negative inputs "
-                '(signed=True of LIQ and LSQ, or mmaqd.LSQPlusActivationQuantizer), or leave its '
-                'input in float by a rule with input_quantizer=None.')
-        super().observe(x)
-
-    def _rows(self, x: Tensor) -> Tensor:
-        return x.reshape(1, -1)
-
-    def _fake_quantize_rows(self, rows: Tensor, length: Tensor) -> Tensor:
-        return self.kernel.forward(rows, self._from_length(length))
-
-
-def channels_along(axis: Optional[int], num_channels: Optional[int], owner: str) -> Optional[int]:
-    """Number of values of a learned parameter of weights: None, or ``num_channels`` with an axis.
-
-    Raises:
-        ValueError: ``axis`` is neither None nor 0, or comes without ``num_channels``.
-    """
-    if axis not in (None, 0):
-        raise ValueError(f'{owner}: axis must be None (per tensor) or 0 (per output channel), '
-                         f'but got {axis!r}.')
-    if axis is not None and num_channels is None:
-        raise ValueError(f'{owner}: axis={axis} needs num_channels, the size of the weight '
-                         'along it.')
-    return None if axis is None else num_channels
-
-
 def _subsample(rows: Tensor) -> Tensor:
     wanted = max(_SAMPLES_PER_CALL // rows.shape[0], 256)
     # Odd: a step that is a multiple of the width of a map would sample one column of it.
     step = rows.shape[1] // wanted | 1
     return rows[:, ::step].clone()
-
-
-@contextmanager
-def calibrating(model: nn.Module) -> Iterator[list[Quantizer]]:
-    """Let the quantizers of ``model`` that have no interval yet observe what passes through.
-
-    Inside the block these quantizers pass their input on unchanged. At its end their parameters
-    start from what they saw. Quantizers that are initialized already are left alone.
-
-    Yields:
-        The quantizers that observe; empty when all are initialized.
-    """
-    pending = [
-        module for module in model.modules()
-        if isinstance(module, Quantizer) and not bool(module.initialized)
-    ]
-    for quantizer in pending:
-        quantizer.calibrating = True
-        quantizer._samples.clear()  # of a calibration that failed
-    try:
-        yield pending
-    finally:
-        for quantizer in pending:
-            quantizer.calibrating = False
-    for quantizer in pending:
-        quantizer.initialize()

@@ -7,39 +7,55 @@ from typing import Any, Callable, Iterable, Iterator, Optional
 import torch
 import torch.nn as nn
 from mmengine.dist import all_reduce
-from torch.nn.modules.batchnorm import _BatchNorm
+from mmengine.logging import print_log
 
-from .base import calibrating
+from .base import CalibrationError, Quantizer
+from .batch_statistics import batch_statistics
+from .findings import describe, owners_of, unreached_of
+from .lost_scale import describe_lost_scales, norms_behind
+from .zero_weights import check_zero_weights
 
 
 @torch.no_grad()
 def calibrate(model: nn.Module,
               batches: Iterable[Any],
-              run: Optional[Callable[[nn.Module, Any], Any]] = None) -> int:
+              run: Optional[Callable[[nn.Module, Any], Any]] = None,
+              need_norms: bool = False) -> int:
     """Start the quantizers that have no interval yet from a few batches.
 
-    The batches pass through the model with those quantizers inactive and with BN taking the
-    statistics of the batch; BN's running statistics stay as they were. Under distributed training
-    their parameters are averaged over the processes.
+    The batches pass through the model with those quantizers inactive and with BN in the mode that
+    training has it in: on statistics of the batch, or frozen by ``norm_eval``, ``frozen_stages`` or
+    the like. BN's running statistics stay as they were. Under distributed training the parameters
+    are averaged over the processes.
+
+    Quantizers that need no start, as those of PACT and DoReFa, are checked with the same batches,
+    unless they come from a checkpoint.
 
     Args:
-        model: A model with quantizers. With none to initialize, no batch is taken.
+        model: A model with quantizers. With none to start or to check, no batch is taken.
         batches: What ``run`` takes; a data loader's batches for a detector.
         run: Called as ``run(model, batch)`` for a forward pass. By default the batch goes through
-            the detector's data preprocessor and backbone, neck and head.
+            the detector's data preprocessor and backbone, neck and head, and through its loss too
+            where a layer is used by that alone.
+        need_norms: Whether weights that get another scale (normalized ones, those of DoReFa) are
+            refused where no norm follows. Behind a frozen norm they always are.
 
     Returns:
         Number of quantizers that were started.
 
     Raises:
-        ValueError: A negative value reached a quantizer with unsigned codes.
-        UninitializedIntervalError: No data reached a quantizer.
+        CalibrationError: A negative value reached a quantizer with unsigned codes, no data reached
+            a quantizer, or no norm takes another scale of weights back; all such faults in one
+            error, which is a ValueError and an UninitializedIntervalError.
+        ValueError: NaN or infinity among the data; weights of zeros that would not stay zero.
     """
-    run = run or _run_detector
-    with calibrating(model) as pending, _batch_statistics(model):
-        if pending:
-            for batch in batches:
-                run(model, batch)
+    with batch_statistics(model), norms_behind(model) as behind:
+        watch = _Watch(model, lambda: describe_lost_scales(model, behind, need_norms))
+        with watch:
+            if watch.watched:
+                _run_all(model, batches, run, watch)
+    check_zero_weights(model, watch.watched)
+    pending = watch.pending
     for quantizer in pending:
         for parameter in quantizer.parameters():
             all_reduce(parameter.data, op='mean')
@@ -47,14 +63,75 @@ def calibrate(model: nn.Module,
 
 
 @contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Afterwards every module trains or evaluates as it did before."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
+def calibrating(model: nn.Module) -> Iterator[list[Quantizer]]:
+    """Let the quantizers of ``model`` that have no interval yet observe what passes through.
+
+    Inside the block these quantizers pass their input on unchanged. At its end their parameters
+    start from what they saw. Quantizers that are initialized already quantize as ever; those whose
+    values come from no checkpoint look at their data, too.
+
+    Yields:
+        The quantizers that observe; empty when all are initialized.
+
+    Raises:
+        CalibrationError: See :func:`calibrate`; no quantizer is started then.
+    """
+    with _Watch(model) as watch:
+        yield watch.pending
+
+
+class _Watch:
+    """Lets quantizers look at their data within a block, and says what is wrong at its end."""
+
+    def __init__(self, model: nn.Module, more_faults: Callable[[], list[str]] = list) -> None:
+        quantizers = [module for module in model.modules() if isinstance(module, Quantizer)]
+        self.model = model
+        self.more_faults = more_faults
+        self.pending = [each for each in quantizers if not bool(each.initialized)]
+        self.watched = [each for each in quantizers if each.is_fresh or each in self.pending]
+        self.called: set[nn.Module] = set()
+
+    @property
+    def unreached(self) -> list[Quantizer]:
+        """The quantizers that nothing has reached yet."""
+        return unreached_of(self.model, self.watched, self.called)
+
+    def __enter__(self) -> _Watch:
+        for quantizer in self.watched:
+            quantizer.collecting = True
+            quantizer.calibrating = not bool(quantizer.initialized)
+            quantizer.forget()  # what a calibration that failed has seen
+        self._handles = [
+            layer.register_forward_pre_hook(lambda layer, _: self.called.add(layer))
+            for layer in owners_of(self.model, self.watched)
+        ]
+        return self
+
+    def __exit__(self, error_type: Optional[type], *_: Any) -> None:
+        for handle in self._handles:
+            handle.remove()
+        for quantizer in self.watched:
+            quantizer.calibrating = quantizer.collecting = False
+        if error_type is None:
+            self._finish()
+
+    def _finish(self) -> None:
+        faults = describe(self.model, self.watched, self.called) + self.more_faults()
+        if faults:
+            raise CalibrationError('\n'.join(faults))
+        for quantizer in self.pending:
+            quantizer.initialize()
+        for quantizer in self.watched:
+            quantizer.is_fresh = False
+
+
+def _run_all(model: nn.Module, batches: Iterable[Any], run: Optional[Callable],
+             watch: _Watch) -> None:
+    batch = None
+    for batch in batches:
+        (run or _run_detector)(model, batch)
+    if run is None and batch is not None and watch.unreached:
+        _run_loss(model, batch)
 
 
 def _run_detector(model: nn.Module, batch: dict) -> None:
@@ -62,18 +139,13 @@ def _run_detector(model: nn.Module, batch: dict) -> None:
     model(**data, mode='tensor')
 
 
-@contextmanager
-def _batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Run BN on batch statistics and restore everything that this changes."""
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    kept = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
-    with modes_kept(model):
-        model.eval()
-        for norm in norms:
-            norm.train()
-        try:
-            yield
-        finally:
-            for norm, buffers in zip(norms, kept):
-                for name, buffer in norm.named_buffers():
-                    buffer.copy_(buffers[name])
+def _run_loss(model: nn.Module, batch: dict) -> None:
+    """Reach the layers that only the loss uses; where it can't be computed, they stay unreached."""
+    try:
+        data = model.data_preprocessor(batch, training=False)
+        model(**data, mode='loss')
+    except Exception as error:
+        print_log(
+            f'Layers that are used by the loss alone can not be calibrated: {error!r}.',
+            'current',
+            level=30)

@@ -9,7 +9,8 @@ from torch import Tensor
 from mmaqd.functional import DoReFaActivationKernel, DoReFaWeightKernel, check_bit_width
 from mmaqd.registry import QUANTIZERS
 
-from .base import ActivationQuantizer, Quantizer, WeightQuantizer
+from .base import Quantizer
+from .roles import ActivationQuantizer, WeightQuantizer
 
 
 class _FixedQuantizer(Quantizer):

@@ -9,7 +9,8 @@ from torch import Tensor
 from mmaqd.functional import LIQActivationKernel, LIQWeightKernel, check_bit_width
 from mmaqd.registry import QUANTIZERS
 
-from .base import ActivationQuantizer, CheckpointMismatchError, WeightQuantizer, channels_along
+from .base import CheckpointMismatchError
+from .roles import ActivationQuantizer, WeightQuantizer, channels_along
 
 _NORMALIZATIONS = ('w', 'w/std', '(w - mean)/std')
 
@@ -107,6 +108,10 @@ class LIQWeightQuantizer(WeightQuantizer):
         kernel = LIQWeightKernel(bit_width, normalize, axis, gradient_factor, center)
         super().__init__(kernel, start, dict(interval=start_value), channels)
         self._add_constant('normalization', int(normalize) + int(normalize and center))
+
+    @property
+    def unscaled_cfg(self) -> dict:
+        return dict(normalize=False)
 
     def check_state(self, name: str, state: Mapping[str, Tensor]) -> None:
         """As :meth:`Quantizer.check_state`; another normalization is refused too."""

@@ -10,7 +10,8 @@ from mmaqd.functional import (LSQActivationKernel, LSQPlusActivationKernel, LSQW
                               check_bit_width, least_error_step_size_and_offset)
 from mmaqd.registry import QUANTIZERS
 
-from .base import STARTS, ActivationQuantizer, Quantizer, WeightQuantizer, channels_along
+from .base import STARTS, Quantizer
+from .roles import ActivationQuantizer, WeightQuantizer, channels_along
 
 
 class _StepSizeQuantizer(Quantizer):

@@ -6,7 +6,7 @@ from torch import Tensor
 from mmaqd.functional import PACTActivationKernel, check_bit_width
 from mmaqd.registry import QUANTIZERS
 
-from .base import ActivationQuantizer
+from .roles import ActivationQuantizer
 
 
 @QUANTIZERS.register_module()

@@ -105,3 +105,40 @@ def test_malformed_rule_is_refused_with_its_position(rule, message):
     fine = dict(pattern='stem', input_quantizer=None)
     with pytest.raises(ValueError, match=rf'rules\[1\].*{message}'):
         QuantizationPolicy(WEIGHT, INPUT, [fine, rule])
+
+
+TYPES = {
+    'stem': ['Conv2d', '_ConvNd'],
+    'stage.0.conv': ['Conv2d', '_ConvNd'],
+    'stage.1.conv': ['ConvTranspose2d', '_ConvNd'],
+    'head.cls': ['Linear'],
+    'head.reg': ['FancyLinear', 'Linear'],
+}
+
+
+@pytest.mark.parametrize('rule, matched', [
+    pytest.param(dict(module_type='Linear'), {'head.cls', 'head.reg'}, id='derived-ones-too'),
+    pytest.param(
+        dict(module_type=['FancyLinear', 'ConvTranspose2d']), {'head.reg', 'stage.1.conv'},
+        id='several'),
+    pytest.param(
+        dict(module_type='_ConvNd', pattern='stage.*'), {'stage.0.conv', 'stage.1.conv'},
+        id='type-and-pattern'),
+])
+def test_rules_by_type(rule, matched):
+    policy = QuantizationPolicy(WEIGHT, INPUT,
+                                [dict(rule, weight_quantizer=None, input_quantizer=None)])
+    assigned = policy.assign(NAMES, TYPES)
+    assert {name for name, each in assigned.items() if each.is_float} == matched
+
+
+def test_a_type_without_a_match_is_an_error():
+    rule = dict(module_type='LSTM', weight_quantizer=None)
+    with pytest.raises(ValueError, match="module_type 'LSTM' matches no module"):
+        QuantizationPolicy(WEIGHT, INPUT, [rule]).assign(NAMES, TYPES)
+
+
+@pytest.mark.parametrize('types', [3, [], [None], None], ids=repr)
+def test_malformed_types_are_refused(types):
+    with pytest.raises(ValueError, match=r'rules\[0\].*module_type'):
+        QuantizationPolicy(WEIGHT, INPUT, [dict(module_type=types, weight_quantizer=None)])

@@ -2,13 +2,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from importlib import import_module
 
 import pytest
 import torch
 from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from mmcv.ops import ModulatedDeformConv2dPack
 from mmdet.models.dense_heads import RTMDetSepBNHead
+from mmdet.models.dense_heads.tood_head import TaskDecomposition
 from torch import nn
+from torch.nn.utils import parametrize  # noqa: F401
 
 from mmaqd.conversion import prepare, quantization_table
 from mmaqd.layers import QuantConv2d
@@ -28,6 +31,11 @@ def make_net(**changes: nn.Module) -> nn.Sequential:
         conv=nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=2, bias=False))
     layers.update(changes)
     return nn.Sequential(layers)
+
+
+def parametrized(layer: nn.Module) -> nn.Module:
+    """``layer`` with a weight that another module computes."""
+    return nn.utils.parametrize.register_parametrization(layer, 'weight', nn.Identity())
 
 
 def test_convs_are_swapped_in_place_and_keep_their_parameter_objects():
@@ -150,14 +158,14 @@ class TestRefusals:
         pytest.param(nn.ConvTranspose2d(4, 4, 2), id='transposed-conv'),
         pytest.param(nn.Linear(4, 4), id='linear'),
         pytest.param(nn.Conv1d(4, 4, 1), id='conv1d'),
-        pytest.param(nn.Embedding(4, 4), id='embedding'),
+        pytest.param(nn.MultiheadAttention(4, 2), id='attention'),
         pytest.param(ModulatedDeformConv2dPack(4, 4, 3), id='deformable-conv'),
         pytest.param(QuantConv2d(4, 4, 1), id='quantized-already'),
     ]
 
     @pytest.mark.parametrize('layer', OTHERS)
     def test_module_that_cannot_be_quantized(self, layer):
-        message = f"^extra: a {type(layer).__name__} can't be quantized.*pattern='extra'"
+        message = f"^extra: an? {type(layer).__name__} can't be quantized.*pattern='extra'"
         with pytest.raises(ValueError, match=message):
             prepare(make_net(extra=layer), WEIGHT, INPUT)
 
@@ -172,10 +180,71 @@ class TestRefusals:
             prepare(model, WEIGHT, INPUT)
         assert type(model.stem) is nn.Conv2d
 
-    def test_normalizing_the_weights_of_a_conv_with_a_bias(self):
-        biased = dict(head=nn.Conv2d(4, 2, 1))
-        with pytest.raises(ValueError, match='^head: its weights would be normalized.*has a bias'):
-            prepare(make_net(**biased), WEIGHT, INPUT)
+    def test_all_refusals_come_at_once_with_rules_that_end_them(self):
+        layers = dict(
+            fc=nn.Linear(4, 4),
+            up=nn.ConvTranspose2d(4, 4, 2),
+            attention=nn.MultiheadAttention(4, 2),
+            head=nn.Linear(4, 2),
+            normed=nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)),
+            made=parametrized(nn.Conv2d(4, 4, 1)))
+        with pytest.raises(ValueError, match='^fc: a Linear') as error:
+            prepare(make_net(**layers), WEIGHT, INPUT)
+        text = str(error.value)
+        assert all(name in text for name in ('up', 'attention', 'head', 'normed'))
+        lines = [line for line in text.splitlines() if line.startswith('    dict(')]
+        rules = [eval(line.strip().rstrip(',')) for line in lines]
+        model = prepare(make_net(**layers), WEIGHT, INPUT, rules)
+        assert all(model.get_submodule(name) is layer for name, layer in layers.items())
+        assert type(model.conv) is type(model.stem) is QuantConv2d
+        bits = {row.module: row.weight_bits for row in quantization_table(model)}
+        assert all(bits[name] == 32 for name in layers), 'what stays in float is in the table'
+
+    def test_a_weight_that_is_read_and_not_called(self):
+        model = nn.ModuleDict(dict(decomposition=TaskDecomposition(8, 4)))
+        conv = 'decomposition.reduction_conv.conv'
+        rules = [dict(pattern='*layer_attention*', **FLOAT)]
+        with pytest.raises(ValueError, match=f'^{conv}: .* read without calling it, as TaskDec'):
+            prepare(model, WEIGHT, INPUT, rules)
+        prepare(model, WEIGHT, INPUT, [*rules, dict(pattern=conv, **FLOAT)])
+        assert type(model.get_submodule(conv)) is nn.Conv2d
+
+    def test_a_wrapper_that_shows_the_weight_of_its_conv_is_no_layer(self):
+
+        class Wrapper(nn.Module):
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv = nn.Conv2d(4, 4, 1, bias=False)
+
+            @property
+            def weight(self) -> nn.Parameter:
+                return self.conv.weight
+
+        model = prepare(make_net(extra=Wrapper()), WEIGHT, INPUT)
+        assert type(model.extra.conv) is QuantConv2d
+        assert [row.module for row in quantization_table(model)] == ['stem', 'conv', 'extra.conv']
+
+    def test_a_layer_without_a_shape_yet(self):
+        with pytest.raises(ValueError, match="^extra: a LazyConv2d can't be quantized"):
+            prepare(make_net(extra=nn.LazyConv2d(4, 1)), WEIGHT, INPUT)
+
+    @pytest.mark.parametrize('layer', [nn.Embedding(4, 4), nn.LayerNorm([4, 1, 1])])
+    def test_look_ups_and_norms_need_no_rule(self, layer):
+        model = prepare(make_net(extra=layer), WEIGHT, INPUT)
+        assert model.extra is layer
+        assert quantization_table(model)[-1].weight_bits == 32
+
+    def test_a_conv_with_a_bias_is_not_normalized_and_that_is_said(self, monkeypatch):
+        said = []
+        monkeypatch.setattr(
+            import_module('mmaqd.conversion.prepare'), 'print_log',
+            lambda text, *_: said.append(text))
+        model = prepare(make_net(head=nn.Conv2d(4, 2, 1)), WEIGHT, INPUT)
+        kernels = [layer.weight_quantizer.kernel for layer in (model.stem, model.head)]
+        assert [kernel.normalize for kernel in kernels] == [True, False]
+        assert kernels[1].gradient_factor, 'as for every quantizer without normalization'
+        assert len(said) == 1 and '1 convs are quantized without' in said[0] and 'head' in said[0]
 
     @pytest.mark.parametrize('normalize', [True, False])
     def test_unless_normalize_is_given(self, normalize):

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pickle
 from copy import deepcopy
+from importlib import import_module
 
 import pytest
 import torch
@@ -153,3 +154,17 @@ def test_calibration_leaves_weights_statistics_and_mode_alone():
 
 def test_registered_under_its_scoped_name():
     assert MODELS.get('mmaqd.QuantizedDetector') is MODELS.get('QuantizedDetector')
+
+
+@pytest.mark.parametrize('norm_eval, normalize, warns', [(True, True, True), (False, True, False),
+                                                         (True, False, False)])
+def test_frozen_bn_and_weights_of_another_scale_are_said(norm_eval, normalize, warns, monkeypatch):
+    said = []
+    module = import_module('mmaqd.conversion.quantized_detector')
+    monkeypatch.setattr(module, 'print_log', lambda text, *_, **__: said.append(text))
+    cfg = model_cfg('RetinaNet', 4)
+    cfg['backbone']['norm_eval'] = norm_eval
+    cfg['quantization']['weight_quantizer']['normalize'] = normalize
+    model = build(cfg)
+    assert any('keep their statistics while training' in text for text in said) is warns
+    assert model.backbone.bn1.training, 'modes stay as they are'

@@ -1,6 +1,7 @@
 """Post-training quantization of a tiny detector, against steps written down here."""
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from mmaqd.engine.launch import test as evaluate
 from mmaqd.engine.post_training import calibrate_checkpoint
 from mmaqd.quantizers import calibrate
 from tests.helpers.data import make_coco, run_cfg
-from tests.helpers.detector import build
+from tests.helpers.detector import build, make_batch, raw_outputs
 from tests.helpers.runs import make_runner
 
 PLAIN = {'model.quantization.weight_quantizer.normalize': False}
@@ -61,9 +62,9 @@ def seen(monkeypatch) -> list:
     """The batches that the model was calibrated with."""
     batches = []
 
-    def keep(model, given):
+    def keep(model, given, **options):
         batches.extend(given)
-        return calibrate(model, batches)
+        return calibrate(model, batches, **options)
 
     monkeypatch.setattr(post_training, 'calibrate', keep)
     return batches
@@ -153,10 +154,89 @@ def test_normalized_weights_are_refused(config, float_checkpoint, tmp_path):
     assert not out.exists()
 
 
+def dorefa() -> dict:
+    """Options, made anew each time: merging them changes them."""
+    weight = dict(_delete_=True, type='mmaqd.DoReFaWeightQuantizer', bit_width=8)
+    return {
+        'model.quantization.weight_quantizer': weight,
+        'model.quantization.input_quantizer.bit_width': 8
+    }
+
+
+EIGHT = {f'model.quantization.{role}_quantizer.bit_width': 8 for role in ('weight', 'input')}
+
+
+@pytest.fixture
+def plain_rules(config) -> str:
+    """The config with rules that fit weights of any family."""
+    cfg = Config.fromfile(config)
+    for rule in cfg.model.quantization.rules:
+        rule.weight_quantizer = dict(type='mmaqd.LIQWeightQuantizer', bit_width=8, normalize=False)
+    cfg.dump(config)
+    return config
+
+
+def test_dorefa_needs_bn_that_is_estimated_anew(plain_rules, float_checkpoint, data, tmp_path):
+    """The outputs are those of the float model, or there is an error and no file."""
+    out = tmp_path / 'out' / 'ptq.pth'
+    with pytest.raises(
+            ValueError, match=r'weight_quantizer among them.*LSQWeightQuantizer.*--reestimate-bn'):
+        calibrate_checkpoint(plain_rules, float_checkpoint, str(out), 3, cfg_options=dorefa())
+    assert not out.exists()
+    outputs = []
+    for options in (dorefa(), {**EIGHT, **PLAIN}):
+        calibrate_checkpoint(plain_rules, float_checkpoint, str(out), 3, True, deepcopy(options))
+        cfg = Config.fromfile(plain_rules)
+        cfg.merge_from_dict(options)
+        model = build(cfg.model.to_dict()).eval()
+        model.load_state_dict(read(out)['state_dict'])
+        outputs.append(raw_outputs(model, make_batch()))
+    # Plain weights of 8 bits are next to float; the statistics of BN are those of the same images.
+    ours, expected = (torch.cat([level.flatten() for level in each]) for each in outputs)
+    assert (ours - expected).abs().mean() < 0.4 * expected.abs().mean()
+
+
+@pytest.mark.parametrize('changes, message', [
+    pytest.param({'model.backbone.norm_eval': True},
+                 r'backbone\.bn1 |backbone\S+bn\d behind it keeps its statistics.*norm_eval=False',
+                 id='frozen'),
+    pytest.param({'model.quantization.rules': []}, r'retina_(cls|reg): .*no norm gets its output',
+                 id='without-a-norm'),
+])  # yapf: disable
+def test_dorefa_without_bn_that_trains(changes, message, plain_rules, float_checkpoint, tmp_path):
+    out = tmp_path / 'ptq.pth'
+    changes = {**dorefa(), **changes}
+    with pytest.raises(ValueError, match=message):
+        calibrate_checkpoint(plain_rules, float_checkpoint, str(out), 1, True, changes)
+    assert not out.exists()
+
+
+def test_weights_that_keep_their_mean_go_with_bn_that_is_estimated_anew(
+        config, float_checkpoint, tmp_path):
+    out = tmp_path / 'ptq.pth'
+    with pytest.raises(ValueError, match='take the mean from the weights.*normalize=False'):
+        calibrate_checkpoint(config, float_checkpoint, str(out), 1, True)
+    scaled = {'model.quantization.weight_quantizer.center': False}
+    assert calibrate_checkpoint(config, float_checkpoint, str(out), 1, True, scaled) > 0
+    assert out.exists()
+
+
+def test_fixed_ranges_have_nothing_to_start_and_are_fine(plain_rules, float_checkpoint, tmp_path):
+    out = tmp_path / 'ptq.pth'
+    fixed = dict(_delete_=True, type='mmaqd.DoReFaActivationQuantizer', bit_width=8, clip=4.0)
+    lsq = dict(_delete_=True, type='mmaqd.LSQWeightQuantizer', bit_width=8)
+    options = {
+        'model.quantization.input_quantizer': fixed,
+        'model.quantization.weight_quantizer': lsq
+    }
+    calibrate_checkpoint(plain_rules, float_checkpoint, str(out), 1, cfg_options=options)
+    assert out.exists()
+
+
 def test_a_checkpoint_with_intervals_is_refused(config, float_checkpoint, tmp_path):
     out = tmp_path / 'ptq.pth'
     calibrate_checkpoint(config, float_checkpoint, str(out), 1, cfg_options=PLAIN)
-    with pytest.raises(ValueError, match='no interval to start. Give a low-bit config'):
+    with pytest.raises(ValueError, match='no interval to start. Give a low-bit config.*already'):
         calibrate_checkpoint(config, str(out), str(tmp_path / 'again.pth'), 1, cfg_options=PLAIN)
 
 

@@ -218,12 +218,15 @@ def test_weights_count_once_however_often_they_are_seen(start: str) -> None:
 
 @pytest.mark.parametrize('start', ['least_error', 'max'])
 @both
-def test_zeros_start_at_one_and_say_so(quantizer_class, start: str, monkeypatch) -> None:
+def test_zeros_stay_zero_and_say_so(quantizer_class, start: str, monkeypatch) -> None:
     messages = []
     monkeypatch.setattr(base, 'print_log', lambda message, *_, **__: messages.append(message))
     quantizer = quantizer_class(4, start=start)
     quantizer.name = 'neck.conv'
-    assert observe(quantizer, torch.zeros(3, 4)) == 1
+    # The weights have no code for zero, so they start at the least interval.
+    start_value = 1 if quantizer_class is LIQActivationQuantizer else 1e-6
+    assert observe(quantizer, torch.zeros(3, 4)).item() == pytest.approx(start_value)
+    assert quantizer(torch.zeros(3, 4)).abs().max() < 1e-6
     assert len(messages) == 1 and messages[0].startswith('neck.conv: only zeros')
     assert not quantizer(torch.zeros(3, 4)).isnan().any()
 
@@ -266,6 +269,31 @@ def test_negative_input_names_the_quantizer_and_a_remedy(x) -> None:
         quantizer.observe(x)
     assert f'{x.min().item():.4g}' in str(e.value)
     assert 'ReLU' in str(e.value) and 'input_quantizer=None' in str(e.value)
+
+
+@pytest.mark.parametrize('bits, interval', [(4, 1e-6), (8, 1.0)])
+@pytest.mark.parametrize('start', ['least_error', 'max'])
+def test_a_channel_of_zeros_starts_at_its_own_interval(bits, interval, start) -> None:
+    w = torch.tensor([[0.5, -1.0], [0.0, 0.0]])
+    found = observe(LIQWeightQuantizer(bits, False, 0, 2, start=start), w)
+    assert found[0] > 0.5 and found[1].item() == pytest.approx(interval)
+
+
+def test_pruned_weights_whose_samples_are_zero_start_from_the_others() -> None:
+    w = torch.zeros(64, 64, 3, 3)
+    w.view(-1)[1] = 0.7  # not among every fifth weight
+    found = observe(LIQWeightQuantizer(4, False), w)
+    assert found > 1e-3
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+@both
+def test_nan_and_infinity_are_refused_by_name(quantizer_class, value) -> None:
+    quantizer = quantizer_class(4)
+    quantizer.name = 'neck.conv.quantizer'
+    with pytest.raises(ValueError, match=r'neck\.conv\.quantizer: .* NaN or infinity'):
+        quantizer.observe(torch.tensor([[1.0, value], [0.5, 2.0]]))
+    assert not quantizer.initialized and not quantizer.has_samples
 
 
 def test_repr_tells_bits_granularity_and_start() -> None:

@@ -17,7 +17,9 @@ class InitializeIntervalsHook(Hook):
     """Starts the intervals that have no value yet from a few training batches.
 
     It runs after the checkpoint is loaded, so a model that starts from a float checkpoint is
-    calibrated and one that resumes is left alone.
+    calibrated and one that resumes is left alone. The same batches show what would go wrong without
+    a word, also with quantizers that need no start: see :func:`mmaqd.quantizers.calibrate`. Weights
+    that get another scale must have a norm behind them that trains.
 
     Args:
         num_batches: Number of training batches to look at, at least 1.
@@ -31,7 +33,7 @@ class InitializeIntervalsHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        started = calibrate(model, self._batches(runner))
+        started = calibrate(model, self._batches(runner), need_norms=True)
         if started:
             runner.logger.info(f'Started {started} quantization intervals from at most '
                                f'{self.num_batches} training batches.')

@@ -1,7 +1,7 @@
 """Distillation of what a dense head predicts."""
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
 import torch
 import torch.nn as nn
@@ -67,6 +67,7 @@ class OutputDistillationLoss(DistillationLoss):
         self.box_weight = box_weight
         self.gamma = gamma
         self.min_score = min_score
+        self._num_classes: Optional[int] = None
 
     def check(self, module: nn.Module) -> None:
         if not getattr(module, 'use_sigmoid_cls', False):
@@ -74,6 +75,7 @@ class OutputDistillationLoss(DistillationLoss):
                 f'{type(self).__name__}: {self.module} is a {type(module).__name__} that does not '
                 'classify by sigmoid. Give its loss_cls use_sigmoid=True, or distill features '
                 'only.')
+        self._num_classes = getattr(module, 'cls_out_channels', None)
 
     def forward(self, student: list[Any], teacher: list[Any]) -> dict[str, Tensor]:
         (students, ), (teachers, ) = student, teacher
@@ -101,13 +103,26 @@ class OutputDistillationLoss(DistillationLoss):
 
     def _by_anchor(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         """(N, A K, H, W) to (N, A, K, H, W) for each kind of prediction, A anchors of a point."""
-        anchors = outputs[1].shape[1] // _BOX_SIZE if len(outputs) > 1 else 0
-        if not anchors or outputs[1].shape[1] % _BOX_SIZE or outputs[0].shape[1] % anchors:
+        channels = [each.shape[1] for each in outputs]
+        anchors = self._anchors(*channels[:2]) if len(channels) in (2, 3) else 0
+        if not anchors or channels[2:] not in ([], [anchors]):
+            classes = '' if self._num_classes is None else f' and C = {self._num_classes}'
             raise ValueError(
                 f'{type(self).__name__}: {self.module} must give class scores (N, A C, H, W), '
-                'boxes (N, A 4, H, W) and maybe a centerness (N, A, H, W), but on one level gives '
-                f'the shapes {[tuple(each.shape) for each in outputs]}.')
+                'boxes (N, A 4, H, W) and maybe a centerness (N, A, H, W), with A anchors of a '
+                f'point{classes}, but on one level gives the shapes '
+                f'{[tuple(each.shape) for each in outputs]}. Where boxes are distributions of '
+                'distances (GFL), distill features only.')
         return [each.unflatten(1, (anchors, -1)) for each in outputs]
+
+    def _anchors(self, class_channels: int, box_channels: int) -> int:
+        """Number of anchors of a point, 0 if the channels are not those of four numbers a box."""
+        anchors, rest = divmod(box_channels, _BOX_SIZE)
+        if self._num_classes is None:
+            fits = anchors and class_channels % anchors == 0
+        else:
+            fits = class_channels == anchors * self._num_classes
+        return anchors if fits and not rest else 0
 
 
 def _flat(outputs: Sequence[Sequence[Tensor]]) -> list[Tensor]:

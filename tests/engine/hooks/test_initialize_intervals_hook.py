@@ -116,3 +116,40 @@ def test_it_looks_into_a_model_wrapper():
 def test_number_of_batches_must_be_positive(num_batches):
     with pytest.raises(ValueError, match=f'num_batches must be at least 1, but got {num_batches}'):
         HOOKS.build(dict(type='mmaqd.InitializeIntervalsHook', num_batches=num_batches))
+
+
+class TestRefusals:
+    """What would go wrong without a word is refused before the first iteration."""
+
+    @pytest.mark.parametrize('part, changes', [
+        ('backbone', dict(frozen_stages=1, norm_eval=True)),
+        ('bbox_head', dict(norm_eval=True)),
+    ])
+    def test_frozen_bn_behind_normalized_weights(self, part, changes):
+        cfg = model_cfg('RetinaNet', 8)
+        cfg[part].update(changes)
+        model, message = build(cfg), rf'^{part}\.\S+: .* {part}\.\S+ behind it keeps its statistics'
+        with pytest.raises(ValueError, match=message):
+            InitializeIntervalsHook(1).before_train(make_runner(model, Loader()))
+        assert not any(bool(each.initialized) for each in quantizers(model))
+        cfg['quantization']['weight_quantizer']['normalize'] = False
+        InitializeIntervalsHook(1).before_train(make_runner(build(cfg), Loader()))
+
+    def test_negative_inputs_of_quantizers_that_need_no_start(self):
+        cfg = model_cfg('RetinaNet', 8)
+        cfg['neck']['act_cfg'] = None
+        cfg['quantization'] = dict(
+            weight_quantizer=dict(type='mmaqd.LSQWeightQuantizer', bit_width=8),
+            input_quantizer=dict(type='mmaqd.PACTActivationQuantizer', bit_width=8),
+            rules=[dict(pattern='backbone.conv1', input_quantizer=None)])
+        with pytest.raises(ValueError, match=r'^neck\.fpn_convs\.\d\.conv\S+: .*negative') as error:
+            InitializeIntervalsHook(1).before_train(make_runner(build(cfg), Loader()))
+        rules = [
+            eval(line.strip().rstrip(',')) for line in str(error.value).splitlines()
+            if line.startswith('    dict(')
+        ]
+        cfg['quantization']['rules'] += rules
+        model = build(cfg)
+        InitializeIntervalsHook(1).before_train(make_runner(model, Loader()))
+        names = {type(each).__name__ for each in quantizers(model.backbone)}
+        assert 'PACTActivationQuantizer' in names and len(rules) < 5

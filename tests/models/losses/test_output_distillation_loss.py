@@ -166,3 +166,32 @@ def test_arguments_out_of_range(argument):
     (name, value), = argument.items()
     with pytest.raises(ValueError, match=f'{name} must .* but got {value}'):
         make_loss(**argument)
+
+
+def head(classes: int) -> SimpleNamespace:
+    return SimpleNamespace(use_sigmoid_cls=True, cls_out_channels=classes)
+
+
+def maps(*channels: int) -> Outputs:
+    return tuple([torch.rand(1, count, 2, 2)] for count in channels)
+
+
+@pytest.mark.parametrize('channels, classes', [
+    pytest.param((34, 68), 34, id='distances-of-GFL-as-17-anchors-of-2-classes'),
+    pytest.param((80, 68), 80, id='distances-of-GFL'),
+    pytest.param((3, 4, 4), 3, id='refined-boxes-of-VFNet'),
+    pytest.param((3, 4, 1, 1), 3, id='four-kinds'),
+    pytest.param((6, 4), 3, id='boxes-of-one-anchor-of-two'),
+])
+def test_other_kinds_of_outputs_are_refused(channels, classes) -> None:
+    loss = make_loss()
+    loss.check(head(classes))
+    with pytest.raises(ValueError, match='must give class scores.*distill features only'):
+        loss([maps(*channels)], [maps(*channels)])
+
+
+@pytest.mark.parametrize('channels', [(3, 4), (6, 8), (3, 4, 1), (6, 8, 2)])
+def test_the_anchors_are_those_of_the_head(channels) -> None:
+    loss = make_loss()
+    loss.check(head(3))
+    assert all(value.isfinite() for value in loss([maps(*channels)], [maps(*channels)]).values())
