@@ -1,0 +1,208 @@
+"""Nodes of an integer graph in operators of ONNX: what both engines share."""
+from __future__ import annotations
+
+from typing import Callable, Sequence
+
+import numpy as np
+
+from ..graph import (Add, Apply, Codes, Conv, IntegerGraph, MaxPool, Node, Requantization,
+                     Requantize, Upsample)
+from .builder import Builder
+
+_LARGEST = 255
+
+
+class Speller:
+    """Adds the operators that compute nodes to a model.
+
+    Codes are stored as uint8; those that can be negative with :meth:`zero` added.
+
+    Args:
+        builder: The model in the making.
+        graph: The integers.
+        tensors: Names of the tensors of the edges so far.
+        packed: Whether weights are stored in fewer than 8 bits.
+    """
+
+    def __init__(self, builder: Builder, graph: IntegerGraph, tensors: dict[str, str],
+                 packed: bool) -> None:
+        self.builder = builder
+        self.graph = graph
+        self.tensors = tensors
+        self.packed = packed
+
+    def spell(self, node: Node, name: str) -> str:
+        """Add a node; returns the name of its tensor, ``name`` if that is free."""
+        spellings: dict[type, Callable[[Node, str], str]] = {
+            Conv: self.conv,
+            Requantize: self.requantize,
+            Add: self.add,
+            MaxPool: self.max_pool,
+            Upsample: self.upsample,
+            Apply: self.apply,
+        }
+        return spellings[type(node)](node, name)
+
+    def conv(self, node: Conv, name: str) -> str:
+        """A conv, to codes or real numbers."""
+        spelling = self.conv_to_real if node.requantization is None else self.conv_to_codes
+        return spelling(node, name)
+
+    def conv_to_codes(self, node: Conv, name: str) -> str:
+        """A conv whose sums are requantized."""
+        raise NotImplementedError
+
+    def conv_to_real(self, node: Conv, name: str) -> str:
+        """A conv whose sums are scaled to real numbers."""
+        raise NotImplementedError
+
+    def requantize(self, node: Requantize, name: str) -> str:
+        """Codes of another unit."""
+        real = self.dequantized(node.inputs[0], name)
+        if node.bias:
+            bias = self.builder.constant(node.bias, np.float32)
+            real = self.builder.node('Add', [real, bias], f'{name}.shifted')
+        factor = self.builder.constant(node.requantization.factor[0], np.float32)
+        real = self.builder.node('Mul', [real, factor], f'{name}.scaled')
+        return self.quantized(real, node.output, name)
+
+    def add(self, node: Add, name: str) -> str:
+        """A sum of codes."""
+        operands = [self.dequantized(each, f'{name}.{side}')
+                    for each, side in zip(node.inputs, 'ab')]  # yapf: disable
+        return self.quantized(self.builder.node('Add', operands, f'{name}.sum'), node.output, name)
+
+    def max_pool(self, node: MaxPool, name: str) -> str:
+        """Largest codes of windows."""
+        return self.builder.node(
+            'MaxPool', [self.tensors[node.inputs[0]]],
+            name,
+            kernel_shape=node.kernel,
+            strides=node.stride,
+            pads=node.padding * 2,
+            dilations=node.dilation,
+            ceil_mode=int(node.ceil_mode))
+
+    def upsample(self, node: Upsample, name: str) -> str:
+        """Nearest neighbours."""
+        source = self.tensors[node.inputs[0]]
+        nearest = dict(
+            mode='nearest', coordinate_transformation_mode='asymmetric', nearest_mode='floor')
+        if node.factor is not None:
+            scales = self.builder.constant([1, 1, *node.factor], np.float32)
+            return self.builder.node('Resize', [source, '', scales], name, **nearest)
+        sides = [self.builder.node('Shape', [source], f'{name}.batch', start=0, end=2),
+                 self.builder.node('Shape', [self.tensors[node.inputs[1]]], f'{name}.size',
+                                   start=2, end=4)]  # yapf: disable
+        sizes = self.builder.node('Concat', sides, f'{name}.sizes', axis=0)
+        return self.builder.node('Resize', [source, '', '', sizes], name, **nearest)
+
+    def apply(self, node: Apply, name: str) -> str:
+        """A function of real numbers, or the real values of codes."""
+        edge = self.graph.edges[node.inputs[0]]
+        if not isinstance(edge, Codes):
+            operator = {'exp': 'Exp', 'sigmoid': 'Sigmoid'}[node.function]
+            return self.builder.node(operator, [self.tensors[node.inputs[0]]], name)
+        codes = self.dequantized(edge.name, name)
+        unit = self.builder.constant(edge.unit, np.float32)
+        if not edge.offset:
+            return self.builder.node('Mul', [codes, unit], name)
+        real = self.builder.node('Mul', [codes, unit], f'{name}.scaled')
+        return self.builder.node('Add', [real, self.builder.constant(edge.offset, np.float32)],
+                                 name)
+
+    def zero(self, edge: str) -> int:
+        """What is stored for the code 0."""
+        return -min(self.graph.edges[edge].qmin, 0)
+
+    def dequantized(self, edge: str, name: str) -> str:
+        """The codes of an edge as float32 numbers; a DequantizeLinear of its own for each reader."""
+        return self.dequantized_tensor(self.tensors[edge], edge, name)
+
+    def dequantized_tensor(self, tensor: str, edge: str, name: str) -> str:
+        """A tensor stored like an edge as float32 numbers."""
+        return self.builder.node('DequantizeLinear',
+                                 [tensor, self.one(), self.zero_point(edge)], f'{name}.codes')
+
+    def quantized(self, real: str, edge: str, name: str) -> str:
+        """Float32 numbers rounded and clipped to the codes of an edge."""
+        inputs = [real, self.one(), self.zero_point(edge)]
+        stored = self.builder.node('QuantizeLinear', inputs, self.unclipped(edge, name))
+        return self.clipped(stored, edge, name)
+
+    def unclipped(self, edge: str, name: str) -> str:
+        """Name of the stored codes of an edge before :meth:`clipped`."""
+        return name if self._stored_range(edge) == (0, _LARGEST) else f'{name}.saturated'
+
+    def clipped(self, stored: str, edge: str, name: str) -> str:
+        """Stored codes within the range of an edge.
+
+        It is the uint8 tensor that is clipped: behind a float Clip engines run convs in float.
+        """
+        low, high = self._stored_range(edge)
+        if (low, high) == (0, _LARGEST):
+            return stored
+        bounds = [self.builder.constant(each, np.uint8) for each in (low, high)]
+        return self.builder.node('Clip', [stored, *bounds], name)
+
+    def padded(self, node: Conv, name: str) -> tuple[str, Sequence[int]]:
+        """The stored codes that a conv reads, and the zeros that it pads them with itself."""
+        source = node.inputs[0]
+        height, width = node.padding
+        if not node.pad_codes.any() or not any(node.padding):
+            return self.tensors[source], (height, width, height, width)
+        return self._padded_with_codes(node, name), (0, 0, 0, 0)
+
+    def weight(self, key: str, dtype: type, zero: int) -> str:
+        """The weights of a key, stored once for each type and zero point."""
+        codes = self.graph.weights[key].astype(np.int16) + zero
+        return self.builder.constant(codes, dtype, f'{key}.weight')
+
+    def scaled(self, products: str, node: Conv, name: str) -> str:
+        """int32 sums of products to real numbers: the bias is added in integers."""
+        builder = self.builder
+        shape = (1, -1, 1, 1)
+        bias = builder.constant(node.bias.reshape(shape), np.int32, f'{name}.bias')
+        scale = builder.constant(node.scale.reshape(shape), np.float32, f'{name}.scale')
+        sums = builder.node('Add', [products, bias], f'{name}.sums')
+        real = builder.node('Cast', [sums], f'{name}.float', to=self.builder.onnx.TensorProto.FLOAT)
+        if not node.rectified:
+            return builder.node('Mul', [real, scale], name)
+        return builder.node('Relu', [builder.node('Mul', [real, scale], f'{name}.scaled')], name)
+
+    def scalar(self, value: float, dtype: type) -> str:
+        """A constant without axes."""
+        return self.builder.constant(value, dtype)
+
+    def one(self) -> str:
+        """The scale of codes."""
+        return self.scalar(1, np.float32)
+
+    def factors(self, requantization: Requantization, channels: int) -> np.ndarray:
+        """M / 2^k of each channel, float32, which holds it exactly."""
+        return np.broadcast_to(requantization.factor, (channels, )).astype(np.float32)
+
+    def zero_point(self, edge: str) -> str:
+        return self.scalar(self.zero(edge), np.uint8)
+
+    def _stored_range(self, edge: str) -> tuple[int, int]:
+        codes, zero = self.graph.edges[edge], self.zero(edge)
+        return codes.qmin + zero, codes.qmax + zero
+
+    def _padded_with_codes(self, node: Conv, name: str) -> str:
+        height, width = node.padding
+        source, zero = self.tensors[node.inputs[0]], self.zero(node.inputs[0])
+        stored = (node.pad_codes + zero).astype(np.uint8)
+        pads = self.builder.constant([0, 0, height, width] * 2, np.int64)
+        if (stored == stored[0]).all():
+            return self._pad(source, pads, stored[0], f'{name}.padded')
+        channels = self.builder.node_with_outputs(
+            'Split', [source], [f'{name}.channel{i}' for i in range(len(stored))],
+            axis=1,
+            num_outputs=len(stored) if self.builder.opset >= 18 else None)
+        padded = [self._pad(channel, pads, code, f'{channel}.padded')
+                  for channel, code in zip(channels, stored)]  # yapf: disable
+        return self.builder.node('Concat', padded, f'{name}.padded', axis=1)
+
+    def _pad(self, source: str, pads: str, code: int, name: str) -> str:
+        return self.builder.node('Pad', [source, pads, self.scalar(code, np.uint8)], name)
