@@ -1,12 +1,15 @@
 """The operators whose integer kernels ONNX Runtime has."""
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..graph import Conv, saturates_int16
-from .spelling import Speller
+from ..graph import Conv, Node, Requantize
+from .spelling import Speller, geometry
 
 _SAFE_ZERO = 128
+_LARGEST = 255
 
 
 class OnnxRuntimeSpeller(Speller):
@@ -17,21 +20,10 @@ class OnnxRuntimeSpeller(Speller):
     """
 
     def conv_to_codes(self, node: Conv, name: str) -> str:
-        builder = self.builder
         codes, pads = self.padded(node, name)
-        weight, zero = self._weight(node)
         factors = self.factors(node.requantization, len(node.bias))
-        inputs = [
-            codes,
-            self.one(),
-            self.zero_point(node.inputs[0]), weight,
-            builder.constant(factors, name=f'{name}.factors'), zero,
-            self.one(),
-            self.zero_point(node.output),
-            builder.constant(node.bias, np.int32, f'{name}.bias')
-        ]
-        stored = builder.node('QLinearConv', inputs, self.unclipped(node.output, name),
-                              **_geometry(node, pads))
+        stored = self._linear_conv(node, codes, self._weight(node), factors, node.bias, name,
+                                   **geometry(node, pads))
         return self.clipped(stored, node.output, name)
 
     def conv_to_real(self, node: Conv, name: str) -> str:
@@ -40,16 +32,58 @@ class OnnxRuntimeSpeller(Speller):
         weight, zero = self._weight(node)
         sums = builder.node('ConvInteger',
                             [codes, weight, self.zero_point(node.inputs[0]), zero],
-                            f'{name}.products', **_geometry(node, pads))
+                            f'{name}.products', **geometry(node, pads))
         return self.scaled(sums, node, name)
+
+    def requantize(self, node: Requantize, name: str) -> str:
+        """A product of codes and a constant, which becomes a multiplication of integers."""
+        source, factor = node.inputs[0], node.requantization.factor
+        shifted_zero = self.zero(source) - node.bias
+        if not 0 <= shifted_zero <= _LARGEST:
+            return self._requantize_by_conv(node, name)
+        builder = self.builder
+        zeros = [self.scalar(each, np.uint8) for each in (shifted_zero, 0)]
+        codes = builder.node('DequantizeLinear',
+                             [self.tensors[source], self.one(), zeros[0]], f'{name}.codes')
+        scale = self.scalar(factor[0], np.float32)
+        constant = builder.node('DequantizeLinear', [self.scalar(1, np.uint8), scale, zeros[1]],
+                                f'{name}.factor')
+        real = builder.node('Mul', [codes, constant], f'{name}.scaled')
+        return self.quantized(real, node.output, name)
+
+    def _requantize_by_conv(self, node: Requantize, name: str) -> str:
+        """A conv of one weight for each channel, since zero points of uint8 don't hold the bias."""
+        channels = self.channels(node.inputs[0])
+        ones = self.builder.constant(np.ones((channels, 1, 1, 1)), np.int8)
+        bias = np.full(channels, node.bias)
+        factors = self.factors(node.requantization, channels)
+        stored = self._linear_conv(
+            node,
+            self.tensors[node.inputs[0]], (ones, self.scalar(0, np.int8)),
+            factors,
+            bias,
+            name,
+            group=channels)
+        return self.clipped(stored, node.output, name)
+
+    def _linear_conv(self, node: Node, codes: str, weight: tuple[str, str], factors: np.ndarray,
+                     bias: np.ndarray, name: str, **attributes: Any) -> str:
+        """Stored codes of a conv before they are clipped to fewer than 8 bits."""
+        builder = self.builder
+        inputs = [
+            codes,
+            self.one(),
+            self.zero_point(node.inputs[0]), weight[0],
+            builder.constant(factors, name=f'{name}.factors'), weight[1],
+            self.one(),
+            self.zero_point(node.output),
+            builder.constant(bias, np.int32, f'{name}.bias')
+        ]
+        return builder.node('QLinearConv', inputs, self.unclipped(node.output, name), **attributes)
 
     def _weight(self, node: Conv) -> tuple[str, str]:
         """Weights and their zero point; uint8 where int8 kernels could saturate."""
         weight = self.graph.weights[node.weight]
-        if not saturates_int16(self.graph, node) and abs(weight).max() < _SAFE_ZERO:
+        if not self.saturates(node) and weight.max() < _SAFE_ZERO:
             return self.weight(node.weight, np.int8, 0), self.scalar(0, np.int8)
         return (self.weight(node.weight, np.uint8, _SAFE_ZERO), self.scalar(_SAFE_ZERO, np.uint8))
-
-
-def _geometry(node: Conv, pads: list[int]) -> dict:
-    return dict(strides=node.stride, pads=pads, dilations=node.dilation, group=node.groups)

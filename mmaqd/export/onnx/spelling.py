@@ -1,15 +1,20 @@
 """Nodes of an integer graph in operators of ONNX: what both engines share."""
 from __future__ import annotations
 
-from typing import Callable, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
 from ..graph import (Add, Apply, Codes, Conv, IntegerGraph, MaxPool, Node, Requantization,
-                     Requantize, Upsample)
+                     Requantize, Upsample, saturates_int16)
 from .builder import Builder
 
 _LARGEST = 255
+
+
+def geometry(node: Conv, pads: Sequence[int]) -> dict[str, Any]:
+    """Attributes of a conv."""
+    return dict(strides=node.stride, pads=pads, dilations=node.dilation, group=node.groups)
 
 
 class Speller:
@@ -22,14 +27,16 @@ class Speller:
         graph: The integers.
         tensors: Names of the tensors of the edges so far.
         packed: Whether weights are stored in fewer than 8 bits.
+        vnni: Whether int8 kernels add products in 32 bits.
     """
 
-    def __init__(self, builder: Builder, graph: IntegerGraph, tensors: dict[str, str],
-                 packed: bool) -> None:
+    def __init__(self, builder: Builder, graph: IntegerGraph, tensors: dict[str, str], packed: bool,
+                 vnni: bool) -> None:
         self.builder = builder
         self.graph = graph
         self.tensors = tensors
         self.packed = packed
+        self.vnni = vnni
 
     def spell(self, node: Node, name: str) -> str:
         """Add a node; returns the name of its tensor, ``name`` if that is free."""
@@ -111,12 +118,28 @@ class Speller:
         return self.builder.node('Add', [real, self.builder.constant(edge.offset, np.float32)],
                                  name)
 
+    def saturates(self, node: Conv) -> bool:
+        """Whether int8 kernels could saturate, so that it is spelled otherwise."""
+        return not self.vnni and saturates_int16(self.graph, node)
+
+    def channels(self, edge: str) -> int:
+        """Number of channels of an edge."""
+        for node in self.graph.nodes:
+            if isinstance(node, Conv):
+                if node.output == edge:
+                    return len(node.bias)
+                if node.inputs[0] == edge:
+                    return self.graph.weights[node.weight].shape[1] * node.groups
+            elif node.output == edge:
+                return self.channels(node.inputs[0])
+        raise AssertionError(edge)
+
     def zero(self, edge: str) -> int:
         """What is stored for the code 0."""
         return -min(self.graph.edges[edge].qmin, 0)
 
     def dequantized(self, edge: str, name: str) -> str:
-        """The codes of an edge as float32 numbers; a DequantizeLinear of its own for each reader."""
+        """The codes of an edge as float32; each reader has a DequantizeLinear of its own."""
         return self.dequantized_tensor(self.tensors[edge], edge, name)
 
     def dequantized_tensor(self, tensor: str, edge: str, name: str) -> str:

@@ -25,6 +25,7 @@ def to_onnx(graph: IntegerGraph,
             dynamic: bool = False,
             engine: str = 'onnxruntime',
             packed: bool = False,
+            vnni: bool = False,
             kinds: Sequence[str] = KINDS) -> onnx.ModelProto:
     """An integer graph as an ONNX model that gives the same integers as the twin.
 
@@ -42,6 +43,8 @@ def to_onnx(graph: IntegerGraph,
             for. The numbers are the same.
         packed: Store weights of up to 4 bits as 4-bit integers (2-bit ones where the opset has
             them); for ONNX Runtime.
+        vnni: Write for processors whose int8 kernels add products in 32 bits (VNNI, AMX). On others
+            8-bit weights of 8-bit inputs would saturate there; they are spelled in slower ways.
         kinds: Names of the kinds of predictions.
 
     Raises:
@@ -50,10 +53,11 @@ def to_onnx(graph: IntegerGraph,
         MissingPackage: The package onnx is not installed.
     """
     builder = Builder()
-    channels = _image_channels(graph)
+    channels = image_channels(graph)
     shape = ['batch', channels, 'height', 'width'] if dynamic else [batch, channels, height, width]
     image = builder.input(graph.image.name, np.uint8, shape)
-    predictions = add_network(builder, graph, image, engine=engine, packed=packed, kinds=kinds)
+    predictions = add_network(
+        builder, graph, image, engine=engine, packed=packed, vnni=vnni, kinds=kinds)
     return builder.model([name for levels in predictions for name in levels])
 
 
@@ -63,6 +67,7 @@ def add_network(builder: Builder,
                 *,
                 engine: str = 'onnxruntime',
                 packed: bool = False,
+                vnni: bool = False,
                 kinds: Sequence[str] = KINDS) -> tuple[tuple[str, ...], ...]:
     """Add the nodes of an integer graph to a model.
 
@@ -72,6 +77,7 @@ def add_network(builder: Builder,
         image: Name of the tensor of the image, uint8 (N, C, H, W).
         engine: As for :func:`to_onnx`.
         packed: As for :func:`to_onnx`.
+        vnni: As for :func:`to_onnx`.
         kinds: As for :func:`to_onnx`.
 
     Returns:
@@ -80,7 +86,7 @@ def add_network(builder: Builder,
     _check(graph, engine, packed)
     tensors = {graph.image.name: image}
     renamed = _prediction_names(graph, kinds)
-    speller = ENGINES[engine](builder, graph, tensors, packed)
+    speller = ENGINES[engine](builder, graph, tensors, packed, vnni)
     for node in graph.nodes:
         tensors[node.output] = speller.spell(node, renamed.get(node.output, node.output))
     return tuple(tuple(tensors[name] for name in kind) for kind in graph.outputs)
@@ -94,7 +100,8 @@ def _prediction_names(graph: IntegerGraph, kinds: Sequence[str]) -> dict[str, st
     return names
 
 
-def _image_channels(graph: IntegerGraph) -> int:
+def image_channels(graph: IntegerGraph) -> int:
+    """Number of channels of the image."""
     first = next(conv for conv in graph.convs() if conv.inputs[0] == graph.image.name)
     return graph.weights[first.weight].shape[1] * first.groups
 
