@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..graph import Conv, Node, Requantize
+from .packed import add_packed, pack
 from .spelling import Speller, geometry
 
 _SAFE_ZERO = 128
@@ -18,6 +19,10 @@ class OnnxRuntimeSpeller(Speller):
     Convs between DequantizeLinear and QuantizeLinear become QLinearConv when they are optimized,
     and run in float, with other roundings, when they are not.
     """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._unpacked: dict[str, str] = {}
 
     def conv_to_codes(self, node: Conv, name: str) -> str:
         codes, pads = self.padded(node, name)
@@ -85,5 +90,13 @@ class OnnxRuntimeSpeller(Speller):
         """Weights and their zero point; uint8 where int8 kernels could saturate."""
         weight = self.graph.weights[node.weight]
         if not self.saturates(node) and weight.max() < _SAFE_ZERO:
-            return self.weight(node.weight, np.int8, 0), self.scalar(0, np.int8)
+            return self._int8_weight(node.weight), self.scalar(0, np.int8)
         return (self.weight(node.weight, np.uint8, _SAFE_ZERO), self.scalar(_SAFE_ZERO, np.uint8))
+
+    def _int8_weight(self, key: str) -> str:
+        packing = pack(self.graph.weights[key]) if self.packed else None
+        if packing is None:
+            return self.weight(key, np.int8, 0)
+        if key not in self._unpacked:
+            self._unpacked[key] = add_packed(self.builder, packing, f'{key}.weight')
+        return self._unpacked[key]

@@ -9,6 +9,7 @@ from ..graph import Codes, IntegerGraph
 from .builder import Builder
 from .onnxruntime import OnnxRuntimeSpeller
 from .openvino import OpenVinoSpeller
+from .packed import packed_versions
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +53,7 @@ def to_onnx(graph: IntegerGraph,
             bits.
         MissingPackage: The package onnx is not installed.
     """
-    builder = Builder()
+    builder = Builder(*packed_versions(graph)) if packed else Builder()
     channels = image_channels(graph)
     shape = ['batch', channels, 'height', 'width'] if dynamic else [batch, channels, height, width]
     image = builder.input(graph.image.name, np.uint8, shape)
@@ -72,7 +73,7 @@ def add_network(builder: Builder,
     """Add the nodes of an integer graph to a model.
 
     Args:
-        builder: The model in the making.
+        builder: The model in the making; of :func:`packed_versions` for packed weights.
         graph: The integers.
         image: Name of the tensor of the image, uint8 (N, C, H, W).
         engine: As for :func:`to_onnx`.
