@@ -129,3 +129,42 @@ class GraphMaker:
         self.edges[name] = Real(name) if codes is None else Codes(name, *codes, 0.5)
         self.channels[name] = channels
         return name
+
+
+def random_detector(seed: int, weight_bits: int = 4, input_bits: int = 4, signed: bool = False,
+                    pad_code: int = 0, groups: int = 2, dilation: int = 2) -> IntegerGraph:
+    """A small detector of two levels: residual and top-down additions whose operands are clipped,
+    convs that share weights, and inputs that are requantized with a bias.
+
+    Args:
+        seed: Of all integers.
+        weight_bits, input_bits: Of all convs but the first and the predictions, which have 8.
+        signed: Whether convs read codes on both sides of zero.
+        pad_code: What convs pad with.
+        groups, dilation: Of one conv.
+    """
+    make = GraphMaker(np.random.default_rng(seed))
+    codes = (-2**(input_bits - 1), 2**(input_bits - 1) - 1) if signed else (0, 2**input_bits - 1)
+    options = dict(bits=weight_bits, pad_codes=(pad_code, ))
+    both, up = (-128, 127), (0, 255)
+    stem = make.conv('input', 16, up, kernel=5, stride=2, padding=2, bits=8,
+                     pad_codes=(124, 116, 104))
+    x = make.max_pool(stem)
+    read = make.requantize(x, codes)
+    hidden = make.conv(read, 16, codes, dilation=dilation, padding=dilation, groups=groups,
+                       **options)
+    c1 = make.add(make.conv(hidden, 16, both, bias_spread=3, **options), x, up)
+    hidden = make.conv(make.requantize(c1, codes), 16, codes, stride=2, **options)
+    branch = make.conv(hidden, 16, both, bias_spread=3, **options)
+    down = make.conv(make.requantize(c1, codes, bias=-5), 16, both, kernel=1, stride=2, padding=0,
+                     **options)
+    c2 = make.add(branch, down, up)
+    top = make.conv(make.requantize(c2, codes, bias=300), 8, both, kernel=1, padding=0, **options)
+    lateral = make.conv(make.requantize(c1, codes, bias=7), 8, both, kernel=1, padding=0, **options)
+    fine = make.add(lateral, make.upsample(top, like=lateral), both)
+    outputs = []
+    for level in (fine, make.upsample(top, factor=(2, 1))):
+        tower = make.conv(make.requantize(level, codes), 8, up, weight='tower', **options)
+        outputs.append((make.conv(tower, 5, None, weight='cls', bits=8),
+                        make.conv(tower, 4, None, weight='reg', bits=8, rectified=True)))
+    return make.graph(*zip(*outputs))
