@@ -29,12 +29,15 @@ def with_edges(model: Any) -> Any:
     given = {each.name for each in copy.graph.output}
     stored = (onnx.TensorProto.UINT8, )
     copy.graph.output.extend(each for each in copy.graph.value_info
-                             if each.type.tensor_type.elem_type in stored
-                             and each.name not in given and '/' not in each.name)
+                             if each.type.tensor_type.elem_type in stored and each.name not in given
+                             and '/' not in each.name)
     return copy
 
 
-def run_onnxruntime(model: Any, image: np.ndarray, optimized: bool = True, threads: int = 1,
+def run_onnxruntime(model: Any,
+                    image: np.ndarray,
+                    optimized: bool = True,
+                    threads: int = 1,
                     save: Path | None = None) -> dict[str, np.ndarray]:
     """Outputs by name; the optimized model is saved to ``save``."""
     import onnxruntime
@@ -55,8 +58,8 @@ def compile_openvino(model: Any, threads: int = 1) -> Any:
     """A model compiled for the CPU."""
     import openvino
     core = openvino.Core()
-    return core.compile_model(core.read_model(model.SerializeToString()), 'CPU',
-                              {'INFERENCE_NUM_THREADS': threads})
+    return core.compile_model(
+        core.read_model(model.SerializeToString()), 'CPU', {'INFERENCE_NUM_THREADS': threads})
 
 
 def run_openvino(model: Any, image: np.ndarray, threads: int = 1) -> dict[str, np.ndarray]:
@@ -97,8 +100,11 @@ def assert_same(graph: IntegerGraph, found: dict[str, np.ndarray],
                 expected: dict[str, np.ndarray]) -> None:
     """All tensors that a model gave and the twin knows are the same, bit for bit."""
     kinds = ('cls_score', 'bbox_pred', 'centerness')
-    edges = {f'{kind}.{level}': name
-             for kind, names in zip(kinds, graph.outputs) for level, name in enumerate(names)}
+    edges = {
+        f'{kind}.{level}': name
+        for kind, names in zip(kinds, graph.outputs)
+        for level, name in enumerate(names)
+    }
     assert set(edges) <= set(found)
     for name, value in found.items():
         name = edges.get(name, name)

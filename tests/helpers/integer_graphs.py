@@ -48,7 +48,7 @@ class GraphMaker:
             shape = (channels, self.channels[source] // groups, kernel, kernel)
             top = 2**(bits - 1) if bits < 8 else 127
             self.weights[weight] = self.rng.integers(
-                -top, top, shape, endpoint=True).astype(np.int16).clip(-127, 127)
+                -top, top, shape, endpoint=True).clip(-127, 127).astype(np.int8)
         flat = self.weights[weight].reshape(channels, -1).astype(np.int64)
         ends = flat * given.qmin, flat * given.qmax
         low, high = np.minimum(*ends).sum(1), np.maximum(*ends).sum(1)
@@ -131,8 +131,13 @@ class GraphMaker:
         return name
 
 
-def random_detector(seed: int, weight_bits: int = 4, input_bits: int = 4, signed: bool = False,
-                    pad_code: int = 0, groups: int = 2, dilation: int = 2) -> IntegerGraph:
+def random_detector(seed: int,
+                    weight_bits: int = 4,
+                    input_bits: int = 4,
+                    signed: bool = False,
+                    pad_code: int = 0,
+                    groups: int = 2,
+                    dilation: int = 2) -> IntegerGraph:
     """A small detector of two levels: residual and top-down additions whose operands are clipped,
     convs that share weights, and inputs that are requantized with a bias.
 
@@ -147,17 +152,17 @@ def random_detector(seed: int, weight_bits: int = 4, input_bits: int = 4, signed
     codes = (-2**(input_bits - 1), 2**(input_bits - 1) - 1) if signed else (0, 2**input_bits - 1)
     options = dict(bits=weight_bits, pad_codes=(pad_code, ))
     both, up = (-128, 127), (0, 255)
-    stem = make.conv('input', 16, up, kernel=5, stride=2, padding=2, bits=8,
-                     pad_codes=(124, 116, 104))
+    stem = make.conv(
+        'input', 16, up, kernel=5, stride=2, padding=2, bits=8, pad_codes=(124, 116, 104))
     x = make.max_pool(stem)
     read = make.requantize(x, codes)
-    hidden = make.conv(read, 16, codes, dilation=dilation, padding=dilation, groups=groups,
-                       **options)
+    hidden = make.conv(
+        read, 16, codes, dilation=dilation, padding=dilation, groups=groups, **options)
     c1 = make.add(make.conv(hidden, 16, both, bias_spread=3, **options), x, up)
     hidden = make.conv(make.requantize(c1, codes), 16, codes, stride=2, **options)
     branch = make.conv(hidden, 16, both, bias_spread=3, **options)
-    down = make.conv(make.requantize(c1, codes, bias=-5), 16, both, kernel=1, stride=2, padding=0,
-                     **options)
+    down = make.conv(
+        make.requantize(c1, codes, bias=-5), 16, both, kernel=1, stride=2, padding=0, **options)
     c2 = make.add(branch, down, up)
     top = make.conv(make.requantize(c2, codes, bias=300), 8, both, kernel=1, padding=0, **options)
     lateral = make.conv(make.requantize(c1, codes, bias=7), 8, both, kernel=1, padding=0, **options)
@@ -165,6 +170,7 @@ def random_detector(seed: int, weight_bits: int = 4, input_bits: int = 4, signed
     outputs = []
     for level in (fine, make.upsample(top, factor=(2, 1))):
         tower = make.conv(make.requantize(level, codes), 8, up, weight='tower', **options)
-        outputs.append((make.conv(tower, 5, None, weight='cls', bits=8),
-                        make.conv(tower, 4, None, weight='reg', bits=8, rectified=True)))
+        outputs.append(
+            (make.conv(tower, 5, None, weight='cls',
+                       bits=8), make.conv(tower, 4, None, weight='reg', bits=8, rectified=True)))
     return make.graph(*zip(*outputs))

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -101,17 +101,20 @@ class Builder:
             free, number = f'{name}_{number}', number + 1
         return free
 
-    def model(self, outputs: Sequence[str], name: str = 'detector', **metadata: str) -> Any:
+    def model(self,
+              outputs: Sequence[str],
+              shapes: Optional[Mapping[str, Sequence[int]]] = None,
+              **metadata: str) -> Any:
         """The model, checked, with the shapes and types of all tensors inferred.
 
         Args:
             outputs: Names of the tensors that it gives.
-            name: Of the graph.
+            shapes: Shapes of float32 outputs that can't be inferred.
             metadata: Becomes the model's metadata properties.
         """
         helper = self.onnx.helper
-        graph = helper.make_graph(self._nodes, name, self._inputs,
-                                  [self.onnx.ValueInfoProto(name=each) for each in outputs],
+        infos = [self._output(each, (shapes or {}).get(each)) for each in outputs]
+        graph = helper.make_graph(self._nodes, _PRODUCER, self._inputs, infos,
                                   list(self._initializers.values()))
         imports = [helper.make_opsetid(*each) for each in self.domains.items()]
         model = helper.make_model(
@@ -121,6 +124,11 @@ class Builder:
             model, check_type=True, strict_mode=True, data_prop=True)
         self.onnx.checker.check_model(model, full_check=True)
         return model
+
+    def _output(self, name: str, shape: Optional[Sequence[int]]) -> Any:
+        if shape is None:
+            return self.onnx.ValueInfoProto(name=name)
+        return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, shape)
 
     def _claim(self, name: str) -> str:
         assert name not in self._names, name

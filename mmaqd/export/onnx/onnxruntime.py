@@ -88,8 +88,7 @@ class OnnxRuntimeSpeller(Speller):
 
     def _weight(self, node: Conv) -> tuple[str, str]:
         """Weights and their zero point; uint8 where int8 kernels could saturate."""
-        weight = self.graph.weights[node.weight]
-        if not self.saturates(node) and weight.max() < _SAFE_ZERO:
+        if not self.saturates(node):
             return self._int8_weight(node.weight), self.scalar(0, np.int8)
         return (self.weight(node.weight, np.uint8, _SAFE_ZERO), self.scalar(_SAFE_ZERO, np.uint8))
 

@@ -5,7 +5,7 @@ from typing import Optional
 
 import numpy as np
 
-from ..graph import Conv
+from ..graph import Add, Conv
 from .spelling import Speller, geometry
 
 _EXACT = 2**24  # integers up to it are exact in float32
@@ -41,6 +41,21 @@ class OpenVinoSpeller(Speller):
         if not node.rectified:
             return self._exactly(node, node.scale, name, name)
         return self.builder.node('Relu', [self._exactly(node, node.scale, name)], name)
+
+    def quantized(self, real: str, edge: str, name: str) -> str:
+        """Codes of an edge; where OpenVINO would not round them right, rounded before.
+
+        It adds the zero point of codes that can be negative before it rounds, and a float32 number
+        near half a code can become half a code then. And it computes an addition behind a conv in
+        the conv, and leaves out the rounding of the codes between, not their clipping: half a code
+        is rounded with the sum's parity then.
+        """
+        if self.zero(edge) or self._is_added(edge):
+            real = self.builder.node('Round', [real], f'{name}.integers')
+        return super().quantized(real, edge, name)
+
+    def _is_added(self, edge: str) -> bool:
+        return any(isinstance(node, Add) and edge in node.inputs for node in self.graph.nodes)
 
     def _exactly(self, node: Conv, scale: np.ndarray, name: str, output: str = '') -> str:
         """float32(sum + bias) * scale, the sum rounded once."""

@@ -1,7 +1,7 @@
 """Weights stored in 4 or 2 bits; ONNX Runtime unpacks them to int8 when a session starts."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import numpy as np
@@ -19,7 +19,7 @@ class Packing:
     """Weights as ``step * numbers + lowest``.
 
     Attributes:
-        bits: 2 or 4.
+        bits: Of the numbers, 1 to 8.
         numbers: Unsigned numbers of so many bits, uint8, of the weights' shape.
         step: Between two codes that occur; 2 on LIQ's odd grid.
         lowest: Smallest code.
@@ -31,20 +31,32 @@ class Packing:
     lowest: int
 
 
-def pack(weight: np.ndarray) -> Optional[Packing]:
-    """The fewest bits that hold weight codes; None if these are more than 4.
+def grid(weight: np.ndarray) -> Packing:
+    """The fewest bits that hold weight codes.
 
     Example:
-        >>> pack(np.array([-3, -1, 3, 1])).bits
-        2
+        >>> found = grid(np.array([-3, -1, 3, 1]))
+        >>> found.bits, found.step, found.lowest
+        (2, 2, -3)
     """
     weight = weight.astype(np.int64)
     lowest = int(weight.min())
     step = max(int(np.gcd.reduce(weight - lowest, axis=None)), 1)
-    numbers = (weight - lowest) // step
+    numbers = ((weight - lowest) // step).astype(np.uint8)
+    return Packing(max(int(numbers.max()).bit_length(), 1), numbers, step, lowest)
+
+
+def pack(weight: np.ndarray) -> Optional[Packing]:
+    """The smallest type that holds weight codes; None for int8.
+
+    Example:
+        >>> pack(np.array([-7, -5, 7, 1])).bits
+        4
+    """
+    found = grid(weight)
     for bits in sorted(_TYPES):
-        if numbers.max() < 2**bits and step * numbers.max() <= _INT8_MAX:
-            return Packing(bits, numbers.astype(np.uint8), step, lowest)
+        if found.bits <= bits and found.step * int(found.numbers.max()) <= _INT8_MAX:
+            return replace(found, bits=bits)
     return None
 
 

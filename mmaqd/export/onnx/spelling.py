@@ -30,6 +30,8 @@ class Speller:
         vnni: Whether int8 kernels add products in 32 bits.
     """
 
+    code_type: type = np.uint8
+
     def __init__(self, builder: Builder, graph: IntegerGraph, tensors: dict[str, str], packed: bool,
                  vnni: bool) -> None:
         self.builder = builder
@@ -77,7 +79,8 @@ class Speller:
         """A sum of codes."""
         operands = [self.dequantized(each, f'{name}.{side}')
                     for each, side in zip(node.inputs, 'ab')]  # yapf: disable
-        return self.quantized(self.builder.node('Add', operands, f'{name}.sum'), node.output, name)
+        sums = self.builder.node('Add', operands, f'{name}.sum')
+        return self.quantized_integers(sums, node.output, name)
 
     def max_pool(self, node: MaxPool, name: str) -> str:
         """Largest codes of windows."""
@@ -98,11 +101,15 @@ class Speller:
         if node.factor is not None:
             scales = self.builder.constant([1, 1, *node.factor], np.float32)
             return self.builder.node('Resize', [source, '', scales], name, **nearest)
-        sides = [self.builder.node('Shape', [source], f'{name}.batch', start=0, end=2),
-                 self.builder.node('Shape', [self.tensors[node.inputs[1]]], f'{name}.size',
-                                   start=2, end=4)]  # yapf: disable
-        sizes = self.builder.node('Concat', sides, f'{name}.sizes', axis=0)
-        return self.builder.node('Resize', [source, '', '', sizes], name, **nearest)
+        return self.builder.node('Resize', [source, '', '', self.sizes(node, name)], name,
+                                 **nearest)
+
+    def sizes(self, node: Upsample, name: str) -> str:
+        """The shape to upsample to: that of the second input, but for the channels."""
+        source, like = (self.tensors[each] for each in node.inputs)
+        kept = self.builder.node('Shape', [source], f'{name}.batch', start=0, end=2)
+        size = self.builder.node('Shape', [like], f'{name}.size', start=2, end=4)
+        return self.builder.node('Concat', [kept, size], f'{name}.sizes', axis=0)
 
     def apply(self, node: Apply, name: str) -> str:
         """A function of real numbers, or the real values of codes."""
@@ -149,7 +156,11 @@ class Speller:
 
     def quantized(self, real: str, edge: str, name: str) -> str:
         """Float32 numbers rounded and clipped to the codes of an edge."""
-        inputs = [real, self.one(), self.zero_point(edge)]
+        return self.quantized_integers(real, edge, name)
+
+    def quantized_integers(self, integers: str, edge: str, name: str) -> str:
+        """Float32 numbers that are integers clipped to the codes of an edge."""
+        inputs = [integers, self.one(), self.zero_point(edge)]
         stored = self.builder.node('QuantizeLinear', inputs, self.unclipped(edge, name))
         return self.clipped(stored, edge, name)
 
@@ -215,7 +226,7 @@ class Speller:
     def _padded_with_codes(self, node: Conv, name: str) -> str:
         height, width = node.padding
         source, zero = self.tensors[node.inputs[0]], self.zero(node.inputs[0])
-        stored = (node.pad_codes + zero).astype(np.uint8)
+        stored = (node.pad_codes + zero).astype(self.code_type)
         pads = self.builder.constant([0, 0, height, width] * 2, np.int64)
         if (stored == stored[0]).all():
             return self._pad(source, pads, stored[0], f'{name}.padded')
@@ -228,4 +239,4 @@ class Speller:
         return self.builder.node('Concat', padded, f'{name}.padded', axis=1)
 
     def _pad(self, source: str, pads: str, code: int, name: str) -> str:
-        return self.builder.node('Pad', [source, pads, self.scalar(code, np.uint8)], name)
+        return self.builder.node('Pad', [source, pads, self.scalar(code, self.code_type)], name)

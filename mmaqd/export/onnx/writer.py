@@ -86,14 +86,15 @@ def add_network(builder: Builder,
     """
     _check(graph, engine, packed)
     tensors = {graph.image.name: image}
-    renamed = _prediction_names(graph, kinds)
+    renamed = prediction_names(graph, kinds)
     speller = ENGINES[engine](builder, graph, tensors, packed, vnni)
     for node in graph.nodes:
         tensors[node.output] = speller.spell(node, renamed.get(node.output, node.output))
     return tuple(tuple(tensors[name] for name in kind) for kind in graph.outputs)
 
 
-def _prediction_names(graph: IntegerGraph, kinds: Sequence[str]) -> dict[str, str]:
+def prediction_names(graph: IntegerGraph, kinds: Sequence[str]) -> dict[str, str]:
+    """Names of the outputs by edge."""
     names = {}
     for number, levels in enumerate(graph.outputs):
         kind = kinds[number] if number < len(kinds) else f'output{number}'

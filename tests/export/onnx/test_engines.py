@@ -12,8 +12,9 @@ from mmaqd.export.onnx import to_onnx
 from tests.helpers.engines import (ENGINES, assert_same, compile_openvino, need, reference,
                                    run_engine, run_onnxruntime, runtime_operators, with_edges)
 from tests.helpers.integer_graphs import GraphMaker, random_detector
-from tests.helpers.networks import TinyDetector, calibrated, inputs, normalized, weights
+from tests.helpers.networks import TinyDetector, calibrated
 from tests.helpers.networks import image as random_image
+from tests.helpers.networks import inputs, normalized, weights
 
 HEIGHT, WIDTH = 40, 56
 BITS = [(2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7), (8, 8), (2, 8), (8, 2), (4, 8), (8, 4)]
@@ -24,7 +25,10 @@ RUNS = {
 }  # yapf: disable
 
 
-def pixels(seed: int = 0, height: int = HEIGHT, width: int = WIDTH, batch: int = 1,
+def pixels(seed: int = 0,
+           height: int = HEIGHT,
+           width: int = WIDTH,
+           batch: int = 1,
            channels: int = 3) -> np.ndarray:
     shape = (batch, channels, height, width)
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
@@ -69,15 +73,17 @@ def test_all_codes_at_their_largest(engine: str, vnni: bool) -> None:
     make = GraphMaker(np.random.default_rng(0))
     x = make.conv('input', 64, (0, 255), kernel=1, padding=0, bias_spread=1e3)
     extreme = np.full((8, 64, 3, 3), 127, np.int8)
-    make.weights.update(all=extreme, half=np.where(np.arange(8).reshape(8, 1, 1, 1) % 2, 127,
-                                                   -128).astype(np.int8) * (extreme > 0))
+    make.weights.update(
+        all=extreme,
+        half=np.where(np.arange(8).reshape(8, 1, 1, 1) % 2, 127, -128).astype(np.int8) *
+        (extreme > 0))
     y = [make.conv(x, 8, (0, 255), weight=key) for key in ('all', 'half')]
     outputs = [make.conv(each, 8, None, weight=key) for each, key in ((x, 'all'), (x, 'half'))]
     graph = make.graph(tuple(outputs), tuple(make.apply(each) for each in y))
     if vnni and not _has_vnni():
         pytest.skip('the processor has no VNNI')
-    assert_engine_exact(engine, graph, np.full((1, 3, 9, 11), 255, np.uint8), pixels(0, 9, 11),
-                        vnni=vnni)
+    assert_engine_exact(
+        engine, graph, np.full((1, 3, 9, 11), 255, np.uint8), pixels(0, 9, 11), vnni=vnni)
 
 
 def _has_vnni() -> bool:
@@ -166,8 +172,10 @@ def test_onnxruntime_runs_integers_up_to_the_predictions(bits: tuple[int, int], 
     graph = random_detector(0, *bits)
     run_onnxruntime(to_onnx(graph, HEIGHT, WIDTH), pixels(), save=tmp_path / 'optimized.onnx')
     nodes = onnx.load(tmp_path / 'optimized.onnx').graph.node
-    count = {each: sum(node.op_type == each for node in nodes) for each in
-             ('QLinearConv', 'ConvInteger', 'Conv', 'FusedConv', 'DequantizeLinear')}
+    count = {
+        each: sum(node.op_type == each for node in nodes)
+        for each in ('QLinearConv', 'ConvInteger', 'Conv', 'FusedConv', 'DequantizeLinear')
+    }
     real = sum(map(len, graph.outputs))
     biased = sum(getattr(node, 'bias', None) == 300 for node in graph.nodes)  # no uint8 zero point
     assert count == dict(QLinearConv=len(list(graph.convs())) - real + biased, ConvInteger=real,
