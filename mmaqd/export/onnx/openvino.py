@@ -1,7 +1,7 @@
 """The operators that OpenVINO runs on integer kernels."""
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -107,12 +107,27 @@ class OpenVinoSpeller(Speller):
 
     def _conv(self, node: Conv, weight: np.ndarray, scale: str, bias: Optional[str],
               name: str) -> str:
-        source, pads = self.padded(node, name)
+        source, attributes = self._source(node, name)
         codes = self.dequantized_tensor(source, node.inputs[0], name)
         stored = self.builder.constant(weight, np.int8, f'{node.weight}.weight')
         real = self.builder.node('DequantizeLinear', [stored, scale], f'{name}.weight', axis=0)
         inputs = [codes, real, *([bias] if bias else [])]
-        return self.builder.node('Conv', inputs, name, **geometry(node, pads))
+        return self.builder.node('Conv', inputs, name, **attributes)
+
+    def _source(self, node: Conv, name: str) -> tuple[str, dict[str, Any]]:
+        """The stored codes that a conv reads, and its attributes.
+
+        OpenVINO moves the stride of a 1 x 1 conv up to what computes its input, and then runs the
+        conv in float; so the codes that it reads are picked before.
+        """
+        source, pads = self.padded(node, name)
+        attributes = geometry(node, pads)
+        kernel = self.graph.weights[node.weight].shape[2:]
+        if kernel != (1, 1) or node.stride == (1, 1) or any(pads):
+            return source, attributes
+        picked = self.builder.node(
+            'MaxPool', [source], f'{name}.picked', kernel_shape=(1, 1), strides=node.stride)
+        return picked, {**attributes, 'strides': (1, 1)}
 
     def _scale(self, node: Conv, value: float) -> str:
         return self.builder.constant(np.full(len(node.bias), value), np.float32)

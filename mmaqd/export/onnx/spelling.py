@@ -84,6 +84,11 @@ class Speller:
 
     def max_pool(self, node: MaxPool, name: str) -> str:
         """Largest codes of windows."""
+        reach = min(k - p - s for k, p, s in zip(node.kernel, node.padding, node.stride))
+        if node.ceil_mode and reach < 0:
+            raise ValueError(f'{node.name}: with ceil_mode, a kernel of {node.kernel}, a stride of '
+                             f'{node.stride} and a padding of {node.padding} engines have another '
+                             'size than torch. Set ceil_mode=False.')
         return self.builder.node(
             'MaxPool', [self.tensors[node.inputs[0]]],
             name,
