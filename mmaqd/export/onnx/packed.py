@@ -62,7 +62,8 @@ def pack(weight: np.ndarray) -> Optional[Packing]:
 
 def packed_versions(graph: IntegerGraph) -> tuple[int, int]:
     """Opset and version of the format that packed weights of a graph need at least."""
-    needed = {packing.bits for packing in map(pack, graph.weights.values()) if packing}
+    packings = (pack(graph.weights[conv.weight]) for conv in graph.convs())
+    needed = {packing.bits for packing in packings if packing}
     versions = [_TYPES[bits][1:] for bits in needed]
     return max(versions, default=_TYPES[4][1:])
 

@@ -5,8 +5,8 @@ from typing import Any, Callable, Sequence
 
 import numpy as np
 
-from ..graph import (Add, Apply, Codes, Conv, IntegerGraph, MaxPool, Node, Requantization,
-                     Requantize, Upsample, saturates_int16)
+from ..graph import (Add, Apply, Codes, Conv, FloatConv, IntegerGraph, MaxPool, Node, Quantize,
+                     Requantization, Requantize, Upsample, saturates_int16)
 from .builder import Builder
 
 _LARGEST = 255
@@ -44,6 +44,8 @@ class Speller:
         """Add a node; returns the name of its tensor, ``name`` if that is free."""
         spellings: dict[type, Callable[[Node, str], str]] = {
             Conv: self.conv,
+            FloatConv: self.float_conv,
+            Quantize: self.quantize,
             Requantize: self.requantize,
             Add: self.add,
             MaxPool: self.max_pool,
@@ -74,6 +76,33 @@ class Speller:
         factor = self.builder.constant(node.requantization.factor[0], np.float32)
         real = self.builder.node('Mul', [real, factor], f'{name}.scaled')
         return self.quantized(real, node.output, name)
+
+    def float_conv(self, node: FloatConv, name: str) -> str:
+        """A conv that was left in float."""
+        builder, source = self.builder, node.inputs[0]
+        real = self.tensors[source]
+        if isinstance(self.graph.edges[source], Codes):
+            real = builder.node('Cast', [real], f'{name}.real', to=builder.onnx.TensorProto.FLOAT)
+        real, pads = self._padded(real, node.padding, node.pad.astype(np.float32), name)
+        inputs = [
+            real,
+            builder.constant(self.graph.weights[node.weight], np.float32, f'{node.weight}.weight'),
+            builder.constant(node.bias, np.float32, f'{name}.bias')
+        ]
+        if not node.rectified:
+            return builder.node('Conv', inputs, name, **geometry(node, pads))
+        sums = builder.node('Conv', inputs, f'{name}.sums', **geometry(node, pads))
+        return builder.node('Relu', [sums], name)
+
+    def quantize(self, node: Quantize, name: str) -> str:
+        """Real numbers to codes."""
+        edge, real = self.graph.edges[node.output], self.tensors[node.inputs[0]]
+        if edge.offset:
+            offset = self.scalar(edge.offset, np.float32)
+            real = self.builder.node('Sub', [real, offset], f'{name}.centred')
+        unit = self.scalar(edge.unit, np.float32)
+        real = self.builder.node('Div', [real, unit], f'{name}.scaled')
+        return self.quantized(real, edge.name, name)
 
     def add(self, node: Add, name: str) -> str:
         """A sum of codes."""
@@ -136,15 +165,11 @@ class Speller:
 
     def channels(self, edge: str) -> int:
         """Number of channels of an edge."""
-        for node in self.graph.nodes:
-            if isinstance(node, Conv):
-                if node.output == edge:
-                    return len(node.bias)
-                if node.inputs[0] == edge:
-                    return self.graph.weights[node.weight].shape[1] * node.groups
-            elif node.output == edge:
-                return self.channels(node.inputs[0])
-        raise AssertionError(edge)
+        nodes = {node.output: node for node in self.graph.nodes}
+        node = nodes[edge]
+        while not isinstance(node, (Conv, FloatConv)):
+            node = nodes[node.inputs[0]]
+        return len(node.bias)
 
     def zero(self, edge: str) -> int:
         """What is stored for the code 0."""
@@ -187,10 +212,8 @@ class Speller:
     def padded(self, node: Conv, name: str) -> tuple[str, Sequence[int]]:
         """The stored codes that a conv reads, and the zeros that it pads them with itself."""
         source = node.inputs[0]
-        height, width = node.padding
-        if not node.pad_codes.any() or not any(node.padding):
-            return self.tensors[source], (height, width, height, width)
-        return self._padded_with_codes(node, name), (0, 0, 0, 0)
+        stored = node.pad_codes + (self.zero(source) if node.pad_codes.any() else 0)
+        return self._padded(self.tensors[source], node.padding, stored.astype(self.code_type), name)
 
     def weight(self, key: str, dtype: type, zero: int) -> str:
         """The weights of a key, stored once for each type and zero point."""
@@ -228,20 +251,23 @@ class Speller:
         codes, zero = self.graph.edges[edge], self.zero(edge)
         return codes.qmin + zero, codes.qmax + zero
 
-    def _padded_with_codes(self, node: Conv, name: str) -> str:
-        height, width = node.padding
-        source, zero = self.tensors[node.inputs[0]], self.zero(node.inputs[0])
-        stored = (node.pad_codes + zero).astype(self.code_type)
+    def _padded(self, source: str, padding: tuple[int, int], pad: np.ndarray,
+                name: str) -> tuple[str, Sequence[int]]:
+        """A tensor padded by a number for each channel, and the zeros that are left to pad."""
+        height, width = padding
+        if not pad.any() or not any(padding):
+            return source, (height, width, height, width)
         pads = self.builder.constant([0, 0, height, width] * 2, np.int64)
-        if (stored == stored[0]).all():
-            return self._pad(source, pads, stored[0], f'{name}.padded')
+        if (pad == pad[0]).all():
+            return self._pad(source, pads, pad[0], f'{name}.padded'), (0, 0, 0, 0)
         channels = self.builder.node_with_outputs(
-            'Split', [source], [f'{name}.channel{i}' for i in range(len(stored))],
+            'Split', [source], [f'{name}.channel{i}' for i in range(len(pad))],
             axis=1,
-            num_outputs=len(stored) if self.builder.opset >= 18 else None)
-        padded = [self._pad(channel, pads, code, f'{channel}.padded')
-                  for channel, code in zip(channels, stored)]  # yapf: disable
-        return self.builder.node('Concat', padded, f'{name}.padded', axis=1)
+            num_outputs=len(pad) if self.builder.opset >= 18 else None)
+        padded = [self._pad(channel, pads, value, f'{channel}.padded')
+                  for channel, value in zip(channels, pad)]  # yapf: disable
+        return self.builder.node('Concat', padded, f'{name}.padded', axis=1), (0, 0, 0, 0)
 
-    def _pad(self, source: str, pads: str, code: int, name: str) -> str:
-        return self.builder.node('Pad', [source, pads, self.scalar(code, self.code_type)], name)
+    def _pad(self, source: str, pads: str, value: np.generic, name: str) -> str:
+        inputs = [source, pads, self.builder.constant(value, value.dtype)]
+        return self.builder.node('Pad', inputs, name)

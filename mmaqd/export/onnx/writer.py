@@ -104,7 +104,7 @@ def prediction_names(graph: IntegerGraph, kinds: Sequence[str]) -> dict[str, str
 
 def image_channels(graph: IntegerGraph) -> int:
     """Number of channels of the image."""
-    first = next(conv for conv in graph.convs() if conv.inputs[0] == graph.image.name)
+    first = next(node for node in graph.nodes if node.inputs[0] == graph.image.name)
     return graph.weights[first.weight].shape[1] * first.groups
 
 

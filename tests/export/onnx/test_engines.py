@@ -5,10 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from mmengine.registry import DefaultScope
 
 from mmaqd.export import lower_detector
-from mmaqd.export.graph import IntegerGraph, Requantize
+from mmaqd.export.graph import FloatConv, IntegerGraph, Requantize
+from mmaqd.export.network import IntegerNetwork
 from mmaqd.export.onnx import to_onnx
+from mmaqd.registry import MODELS
+from tests.helpers.detector import model_cfg
 from tests.helpers.engines import (ENGINES, assert_same, compile_openvino, need, reference,
                                    run_engine, run_onnxruntime, runtime_operators, with_edges)
 from tests.helpers.integer_graphs import GraphMaker, random_detector
@@ -191,3 +196,31 @@ def test_openvino_runs_integer_convs(bits: tuple[int, int]) -> None:
     convs = {key: number for key, number in operators.items() if 'Convolution' in key[0]}
     assert {precision for _, precision in convs} == {'u8'}
     assert sum(convs.values()) >= len(list(graph.convs()))
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('name', ['RetinaNet', 'FCOS'])
+def test_detectors_are_exact(engine: str, name: str) -> None:
+    need('onnx', engine)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        detector = calibrated(MODELS.build(model_cfg(name, bits=4)), random_image(0, 128, 128))
+    graph = lower_detector(detector, [normalized(random_image(0, 128, 128, batch=1))])
+    assert_engine_exact(engine, graph, random_image(1, 128, 160, batch=1).numpy().astype(np.uint8))
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_convs_left_in_float_are_close(engine: str) -> None:
+    need('onnx', engine)
+    detector = TinyDetector(weights(4), inputs(4))
+    detector.a2.conv = torch.nn.Conv2d(8, 8, 3, padding=1)
+    detector.stem.conv = torch.nn.Conv2d(3, 8, 5, 2, 2, bias=False)
+    images = random_image(0)
+    graph = lower_detector(calibrated(detector, images), [normalized(images)], allow_float=True)
+    assert any(isinstance(node, FloatConv) for node in graph.nodes)
+    found = run_engine(engine, to_onnx(graph, 24, 32, 2, engine=engine),
+                       images.numpy().astype(np.uint8))
+    for expected, kind in zip(IntegerNetwork(graph)(images), ('cls_score', 'bbox_pred')):
+        for level, real in enumerate(expected):
+            error = np.abs(found[f'{kind}.{level}'] - real.numpy())
+            # A number next to half a code may be rounded to the other side.
+            assert np.median(error) <= 1e-4 * real.abs().max()
