@@ -1,0 +1,112 @@
+"""Runs ONNX models in the engines."""
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmaqd.export.graph import Codes, IntegerGraph
+from mmaqd.export.network import IntegerNetwork
+
+ENGINES = ('onnxruntime', 'openvino')
+
+
+def need(*packages: str) -> None:
+    """Skip a test where one of the packages is missing."""
+    for package in packages:
+        pytest.importorskip(package, reason=f'{package} is not installed')
+
+
+def with_edges(model: Any) -> Any:
+    """A copy of a model that gives every tensor of codes, too."""
+    import onnx
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    given = {each.name for each in copy.graph.output}
+    stored = (onnx.TensorProto.UINT8, )
+    copy.graph.output.extend(each for each in copy.graph.value_info
+                             if each.type.tensor_type.elem_type in stored and each.name not in given
+                             and '/' not in each.name)
+    return copy
+
+
+def run_onnxruntime(model: Any,
+                    image: np.ndarray,
+                    optimized: bool = True,
+                    threads: int = 1,
+                    save: Path | None = None) -> dict[str, np.ndarray]:
+    """Outputs by name; the optimized model is saved to ``save``."""
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimized else level.ORT_DISABLE_ALL
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    if save is not None:
+        options.optimized_model_filepath = str(save)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options,
+                                           ['CPUExecutionProvider'])
+    names = [each.name for each in session.get_outputs()]
+    return dict(zip(names, session.run(None, {'input': image})))
+
+
+def compile_openvino(model: Any, threads: int = 1) -> Any:
+    """A model compiled for the CPU."""
+    import openvino
+    core = openvino.Core()
+    return core.compile_model(
+        core.read_model(model.SerializeToString()), 'CPU', {'INFERENCE_NUM_THREADS': threads})
+
+
+def run_openvino(model: Any, image: np.ndarray, threads: int = 1) -> dict[str, np.ndarray]:
+    """Outputs by name."""
+    compiled = compile_openvino(model, threads)
+    results = compiled({'input': image})
+    return {name: results[each] for each in compiled.outputs for name in each.get_names()}
+
+
+def run_engine(engine: str, model: Any, image: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
+    """Outputs by name, in an engine by name."""
+    run = run_onnxruntime if engine == 'onnxruntime' else run_openvino
+    return run(model, image, **options)
+
+
+def runtime_operators(compiled: Any) -> Counter:
+    """How often OpenVINO runs each pair of an operator and the precision it computes in."""
+    found: Counter = Counter()
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        found[tuple(info[key].astype(str) for key in ('layerType', 'runtimePrecision'))] += 1
+    return found
+
+
+def reference(graph: IntegerGraph, image: np.ndarray) -> dict[str, np.ndarray]:
+    """What a model should give for each edge: the twin's numbers, codes as they are stored."""
+    edges = IntegerNetwork(graph).run(torch.from_numpy(image))
+    stored = {}
+    for name, value in edges.items():
+        edge, value = graph.edges[name], value.numpy()
+        stored[name] = value
+        if isinstance(edge, Codes):
+            stored[name] = (value - min(edge.qmin, 0)).astype(np.uint8)
+    return stored
+
+
+def assert_same(graph: IntegerGraph, found: dict[str, np.ndarray],
+                expected: dict[str, np.ndarray]) -> None:
+    """All tensors that a model gave and the twin knows are the same, bit for bit."""
+    kinds = ('cls_score', 'bbox_pred', 'centerness')
+    edges = {
+        f'{kind}.{level}': name
+        for kind, names in zip(kinds, graph.outputs)
+        for level, name in enumerate(names)
+    }
+    assert set(edges) <= set(found)
+    for name, value in found.items():
+        name = edges.get(name, name)
+        if name in expected:
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)
