@@ -15,6 +15,8 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmaqd.compat import check_data_files, setup_cpu_distributed
 
+from .promises import add_missing_hooks, how_to_go_on, what_comes_next
+
 
 def train(config: str,
           work_dir: str | None = None,
@@ -24,6 +26,9 @@ def train(config: str,
           cfg_options: dict | None = None,
           launcher: str = 'none') -> Runner:
     """Train the model of a config.
+
+    Hooks that exact resuming and quantizers need are added where the config does not have them,
+    see :func:`mmaqd.engine.promises.add_missing_hooks`.
 
     Args:
         config: Path of the config.
@@ -38,6 +43,9 @@ def train(config: str,
 
     Returns:
         The runner, after training.
+
+    Raises:
+        KeyboardInterrupt: It was stopped; the message says how to go on.
     """
     cfg = load_config(config, work_dir, cfg_options, launcher)
     if amp:
@@ -48,7 +56,12 @@ def train(config: str,
         set_resume(cfg, resume)
     check_data_files(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train', ))
     runner = build_runner(cfg)
-    runner.train()
+    add_missing_hooks(runner)
+    try:
+        runner.train()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_go_on(runner)) from None
+    runner.logger.info(what_comes_next(runner, config))
     return runner
 
 

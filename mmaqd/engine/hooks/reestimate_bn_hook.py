@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from itertools import islice
 from typing import Callable, Iterable, Iterator
 
 import torch
@@ -14,6 +13,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmaqd.engine.training_data import training_batches
 from mmaqd.quantizers import modes_kept
 from mmaqd.registry import HOOKS
 
@@ -58,7 +58,7 @@ class ReestimateBNHook(Hook):
         names = trained_norms(model)
         averaged = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
         source = averaged[-1] if averaged else model
-        batches = islice(runner.train_dataloader, self.num_batches)
+        batches = training_batches(runner, self.num_batches, runner.epoch)
         reestimate_batch_norm(source, batches, names)
         for name in names if averaged else ():
             _copy_statistics(source.get_submodule(name), model.get_submodule(name))
