@@ -13,6 +13,8 @@ import torch
 import torch.nn as nn
 from mmengine.config import Config
 
+from mmaqd.engine.pipelines import evaluation_pipeline
+
 from .switching import only_quantized
 
 _FLOAT_BITS = 32
@@ -211,13 +213,10 @@ def image_size(cfg: Config) -> tuple[int, int]:
         the data preprocessor's ``pad_size_divisor``.
 
     Raises:
-        ValueError: There is no such ``Resize``.
+        ValueError: There is no such ``Resize``, or no pipeline for evaluation.
     """
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
-    for step in dataset.get('pipeline', ()):
+    divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
+    for step in evaluation_pipeline(cfg):
         if step['type'].split('.')[-1] == 'Resize' and step.get('scale'):
             width, height = (-(-side // divisor) * divisor for side in step['scale'])
             return height, width

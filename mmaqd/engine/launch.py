@@ -15,6 +15,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmaqd.compat import check_data_files, setup_cpu_distributed
 
+from .pipelines import plain_datasets
 from .promises import add_missing_hooks, how_to_go_on, what_comes_next
 
 
@@ -191,11 +192,9 @@ def enable_tta(cfg: Config) -> None:
         cfg.tta_model = dict(
             type='DetTTAModel',
             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.get('tta_pipeline') or _mirrored(dataset.pipeline)
+    for dataset in plain_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.get('tta_pipeline') or _mirrored(dataset.pipeline)
 
 
 def _mirrored(pipeline: list[dict]) -> list[dict]:

@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import os.path as osp
+import sys
 from itertools import islice
+from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import Any, Iterator
 
 import torch.nn as nn
@@ -14,6 +17,7 @@ from mmaqd.quantizers import Quantizer, calibrate
 
 from .hooks.reestimate_bn_hook import reestimate_batch_norm, trained_norms
 from .launch import build_runner, load_config
+from .pipelines import evaluation_pipeline, with_pipeline
 
 
 def calibrate_checkpoint(config: str,
@@ -30,7 +34,7 @@ def calibrate_checkpoint(config: str,
     Args:
         config: Path of the low-bit config.
         checkpoint: Checkpoint of its float twin.
-        out: File that the low-bit checkpoint is written to; logs go into its folder.
+        out: File that the low-bit checkpoint is written to.
         num_batches: Batches to look at, at least 1.
         reestimate_bn: Then estimate the statistics of BN anew from as many batches, with the
             quantized weights and inputs.
@@ -40,53 +44,80 @@ def calibrate_checkpoint(config: str,
         Number of quantizers that were started.
 
     Raises:
-        ValueError: ``num_batches`` is not positive, the model has no interval to start, or its
-            weights are normalized.
+        ValueError: ``num_batches`` is not positive, ``out`` is a folder, the model has no interval
+            to start, its weights are normalized, or the config has no pipeline for evaluation.
         FileNotFoundError: The checkpoint or the data are missing.
     """
     if num_batches < 1:
         raise ValueError(f'num_batches must be at least 1, but got {num_batches}.')
     folder, name = osp.split(osp.abspath(out))
-    cfg = load_config(config, folder, cfg_options)
-    cfg.load_from, cfg.resume = checkpoint, False
-    check_data_files(cfg, ('train', 'test'))
-    runner = build_runner(cfg)
-    _refuse_normalized_weights(runner.model)
-    runner.load_or_resume()
-    started = calibrate(runner.model, _batches(runner, num_batches))
-    if not started:
-        raise ValueError(
-            f'{config} with {checkpoint} has no interval to start. Give a low-bit config and the '
-            'checkpoint of its float twin.')
-    if reestimate_bn:
-        runner.model.train()
-        norms = trained_norms(runner.model)
-        reestimate_batch_norm(runner.model, _batches(runner, num_batches), norms)
-    runner.save_checkpoint(
-        folder, name, save_optimizer=False, save_param_scheduler=False, meta=dict(epoch=0, iter=0))
+    _check_is_file(out)
+    with TemporaryDirectory(prefix='mmaqd-') as logs:
+        cfg = load_config(config, logs, cfg_options)
+        cfg.load_from, cfg.resume = checkpoint, False
+        check_data_files(cfg, ('train', 'test'))
+        # MMEngine keeps loggers and visualizers by name, and with them the folder that goes.
+        cfg.experiment_name = osp.basename(logs)
+        cfg.visualizer = dict(type='Visualizer', vis_backends=None, name=cfg.experiment_name)
+        batches = _loader_cfg(cfg)
+        runner = build_runner(cfg)
+        _refuse_normalized_weights(runner.model)
+        runner.load_or_resume()
+        started = calibrate(runner.model, _batches(runner, batches, num_batches, 'Calibrating'))
+        if not started:
+            raise ValueError(_nothing_to_start(config, checkpoint, runner.model))
+        if reestimate_bn:
+            runner.model.train()
+            norms = trained_norms(runner.model)
+            anew = _batches(runner, batches, num_batches, 'Estimating BN')
+            reestimate_batch_norm(runner.model, anew, norms)
+        runner.cfg.work_dir = folder
+        runner.save_checkpoint(
+            folder,
+            name,
+            save_optimizer=False,
+            save_param_scheduler=False,
+            meta=dict(epoch=0, iter=0))
+    print(f'Started {started} intervals and wrote {out}. Next: python tools/test.py {config} {out}')
     return started
 
 
-def _batches(runner: Runner, num_batches: int) -> Iterator[Any]:
-    """Batches of the training data that went through the test pipeline."""
-    cfg = runner.cfg
-    pipeline = _innermost(cfg.test_dataloader.dataset).pipeline
-    loader = {**cfg.train_dataloader, 'dataset': _piped(cfg.train_dataloader.dataset, pipeline)}
-    return islice(Runner.build_dataloader(loader, seed=runner.seed), num_batches)
+def _check_is_file(out: str) -> None:
+    if osp.isdir(out) or out.endswith(('/', osp.sep)):
+        raise ValueError(f'--out must name the file that is written, but {out!r} is a folder: give '
+                         f'{osp.join(out, "low_bit.pth")}, for example.')
 
 
-def _innermost(dataset: Config) -> Config:
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
+def _nothing_to_start(config: str, checkpoint: str, model: nn.Module) -> str:
+    quantizers = [module for module in model.modules() if isinstance(module, Quantizer)]
+    if not quantizers:
+        return (f'{config} with {checkpoint} has no interval to start: the model has no quantizer. '
+                'Give a low-bit config and the checkpoint of its float twin.')
+    if all(quantizer.start == 'constant' or not quantizer.learned for quantizer in quantizers):
+        return (f'{config} has no interval to start from data: its {len(quantizers)} quantizers '
+                "start from a constant, as the methods' papers have it. Let them start from data, "
+                "by start='least_error' of the quantizers that take it, or train the model.")
+    return (f'{config} with {checkpoint} has no interval to start: the checkpoint brings them all, '
+            'since it is one of a low-bit model. Test it as it is, or give the checkpoint of the '
+            'float twin.')
 
 
-def _piped(dataset: Config, pipeline: list[dict]) -> dict:
-    """A dataset without its wrappers for repetition and mixing, with another pipeline."""
-    dataset = _innermost(dataset)
-    if 'datasets' in dataset:
-        return {**dataset, 'datasets': [_piped(each, pipeline) for each in dataset.datasets]}
-    return {**dataset, 'pipeline': pipeline}
+def _loader_cfg(cfg: Config) -> dict:
+    """Config of a loader of the training data whose images go through the test pipeline."""
+    loader = cfg.train_dataloader
+    return {**loader, 'dataset': with_pipeline(loader.dataset, evaluation_pipeline(cfg))}
+
+
+def _batches(runner: Runner, loader: dict, num_batches: int, title: str) -> Iterator[Any]:
+    """Batches of a loader, with a line of progress for a terminal."""
+    start = monotonic()
+    given = islice(Runner.build_dataloader(loader, seed=runner.seed), num_batches)
+    for done, batch in enumerate(given, 1):
+        yield batch
+        left = (monotonic() - start) / done * (num_batches - done)
+        if sys.stderr.isatty():
+            text = f'{title}: {done} of {num_batches} batches, {left:.0f} s left'
+            print(f'\r{text:<60}', end='\n' if done == num_batches else '', file=sys.stderr)
 
 
 def _refuse_normalized_weights(model: nn.Module) -> None:
