@@ -12,6 +12,8 @@ from mmaqd.engine.training_data import training_batches
 from mmaqd.quantizers import calibrate
 from mmaqd.registry import HOOKS
 
+from .arguments import check_positive
+
 
 @HOOKS.register_module()
 class InitializeIntervalsHook(Hook):
@@ -26,9 +28,7 @@ class InitializeIntervalsHook(Hook):
     """
 
     def __init__(self, num_batches: int = 4) -> None:
-        if num_batches < 1:
-            raise ValueError('InitializeIntervalsHook: num_batches must be at least 1, but got '
-                             f'{num_batches}.')
+        check_positive(self, num_batches=num_batches)
         self.num_batches = num_batches
 
     def before_train(self, runner: Runner) -> None:

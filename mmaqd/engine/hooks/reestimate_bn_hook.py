@@ -17,6 +17,8 @@ from mmaqd.engine.training_data import training_batches
 from mmaqd.quantizers import modes_kept
 from mmaqd.registry import HOOKS
 
+from .arguments import check_positive
+
 
 @HOOKS.register_module()
 class ReestimateBNHook(Hook):
@@ -40,9 +42,7 @@ class ReestimateBNHook(Hook):
     """
 
     def __init__(self, num_batches: int = 50, interval: int = 1) -> None:
-        for name, value in (('num_batches', num_batches), ('interval', interval)):
-            if value < 1:
-                raise ValueError(f'ReestimateBNHook: {name} must be at least 1, but got {value}.')
+        check_positive(self, num_batches=num_batches, interval=interval)
         self.num_batches = num_batches
         self.interval = interval
 
