@@ -1,7 +1,9 @@
 from .hooks import (ChangeBitsHook, ChannelsLastHook, CompileKernelsHook, EpochSeedHook,
-                    InitializeIntervalsHook, LogIntervalsHook, ReestimateBNHook, seed_worker)
+                    InitializeIntervalsHook, InvalidLossError, LogIntervalsHook, ReestimateBNHook,
+                    RefuseInvalidLossHook, seed_worker)
 
 __all__ = [
     'ChangeBitsHook', 'ChannelsLastHook', 'CompileKernelsHook', 'EpochSeedHook',
-    'InitializeIntervalsHook', 'LogIntervalsHook', 'ReestimateBNHook', 'seed_worker'
+    'InitializeIntervalsHook', 'InvalidLossError', 'LogIntervalsHook', 'RefuseInvalidLossHook',
+    'ReestimateBNHook', 'seed_worker'
 ]

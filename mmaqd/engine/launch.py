@@ -15,6 +15,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmaqd.compat import check_data_files, setup_cpu_distributed
 
+from .explanations import explain_single_value
 from .pipelines import plain_datasets
 from .promises import add_missing_hooks, how_to_go_on, what_comes_next
 
@@ -62,6 +63,8 @@ def train(config: str,
         runner.train()
     except KeyboardInterrupt:
         raise KeyboardInterrupt(how_to_go_on(runner)) from None
+    except ValueError as error:
+        raise explain_single_value(error, runner.model) or error
     runner.logger.info(what_comes_next(runner, config))
     return runner
 

@@ -6,21 +6,22 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmaqd.quantizers import Quantizer
 
-from .hooks import EpochSeedHook, InitializeIntervalsHook, LogIntervalsHook
+from .hooks import EpochSeedHook, InitializeIntervalsHook, LogIntervalsHook, RefuseInvalidLossHook
 
 
 def add_missing_hooks(runner: Runner) -> list[str]:
     """Register the hooks that every training needs and that a config has lost.
 
     ``custom_hooks`` is a list, which a config that sets it replaces as a whole. Resuming exactly
-    needs :class:`EpochSeedHook`; a model with quantizers needs :class:`InitializeIntervalsHook`,
-    and :class:`LogIntervalsHook` to say when their training is unstable.
+    needs :class:`EpochSeedHook`, and :class:`RefuseInvalidLossHook` stops before a NaN; a model
+    with quantizers needs :class:`InitializeIntervalsHook`, and :class:`LogIntervalsHook` to say
+    when their training is unstable.
 
     Returns:
         Names of the hooks that were added.
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    needed = [EpochSeedHook]
+    needed = [EpochSeedHook, RefuseInvalidLossHook]
     if any(isinstance(module, Quantizer) for module in model.modules()):
         needed += [InitializeIntervalsHook, LogIntervalsHook]
     missing = [each for each in needed if not any(isinstance(hook, each) for hook in runner.hooks)]
