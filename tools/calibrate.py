@@ -7,6 +7,7 @@ import argparse
 from mmengine.config import DictAction
 
 from mmaqd.engine import post_training
+from mmaqd.engine.command_line import command_line
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,7 +33,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     """Calibrate as the command line says."""
-    post_training.calibrate_checkpoint(**vars(parse_args()))
+    args = parse_args()
+    with command_line():
+        post_training.calibrate_checkpoint(**vars(args))
 
 
 if __name__ == '__main__':

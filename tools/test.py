@@ -8,6 +8,7 @@ import os
 from mmengine.config import DictAction
 
 from mmaqd.engine import launch
+from mmaqd.engine.command_line import command_line
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,7 +42,8 @@ def main() -> None:
     """Test as the command line says."""
     args = vars(parse_args())
     args.pop('local_rank')
-    launch.test(**args)
+    with command_line():
+        launch.test(**args)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ import os
 from mmengine.config import DictAction
 
 from mmaqd.engine import launch
+from mmaqd.engine.command_line import command_line
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,7 +44,8 @@ def main() -> None:
     """Train as the command line says."""
     args = vars(parse_args())
     args.pop('local_rank')
-    launch.train(**args)
+    with command_line():
+        launch.train(**args)
 
 
 if __name__ == '__main__':

@@ -10,6 +10,8 @@ from typing import Any, Iterable, Mapping, Optional, Protocol, Sequence
 
 from mmengine.config import Config
 
+from mmaqd.engine.pipelines import evaluation_pipeline
+
 _FLOAT_BITS = 32
 _IMAGE_BITS = 8
 
@@ -174,13 +176,10 @@ def image_size(cfg: Config) -> tuple[int, int]:
         the data preprocessor's ``pad_size_divisor``.
 
     Raises:
-        ValueError: There is no such ``Resize``.
+        ValueError: There is no such ``Resize``, or no pipeline for evaluation.
     """
-    dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
-    for step in dataset.get('pipeline', ()):
+    divisor = (cfg.model.get('data_preprocessor') or {}).get('pad_size_divisor', 1)
+    for step in evaluation_pipeline(cfg):
         if step['type'].split('.')[-1] == 'Resize' and step.get('scale'):
             width, height = (-(-side // divisor) * divisor for side in step['scale'])
             return height, width

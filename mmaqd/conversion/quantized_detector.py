@@ -8,20 +8,20 @@ import torch.nn as nn
 from mmengine.logging import print_log
 
 from mmaqd.checkpoints import refuse_foreign_state
-from mmaqd.quantizers import WeightQuantizer
+from mmaqd.models.dense_heads import check_levels_are_named
+from mmaqd.quantizers import Quantizer, WeightQuantizer
 from mmaqd.quantizers.batch_statistics import frozen_norms
 from mmaqd.registry import MODELS
 
 from .prepare import prepare
 from .report import format_table, quantization_table
+from .schema import check_block, check_detector, check_distillation
 from .teacher import add_distillation
-
-_BLOCK_KEYS = ('weight_quantizer', 'input_quantizer', 'rules')
 
 
 @MODELS.register_module()
-def QuantizedDetector(detector: str,
-                      quantization: dict,
+def QuantizedDetector(detector: Optional[str] = None,
+                      quantization: Optional[dict] = None,
                       distillation: Optional[dict] = None,
                       **arguments: Any) -> nn.Module:
     """Build an upstream detector and quantize its convs.
@@ -45,16 +45,18 @@ def QuantizedDetector(detector: str,
         **arguments: The detector's own arguments.
 
     Raises:
-        ValueError: ``quantization`` or ``distillation`` has an unknown key, or see
-            :func:`prepare` and :func:`mmaqd.models.distill`.
+        ValueError, TypeError, KeyError: ``detector``, ``quantization`` or ``distillation`` is not
+            what it must be, nothing is quantized, a multi-level layer stands outside of a head, or
+            see :func:`prepare` and :func:`mmaqd.models.distill`.
     """
-    unknown = sorted(set(quantization) - {*_BLOCK_KEYS, '_scope_'})
-    if unknown:
-        raise ValueError(f'model.quantization: unknown key(s) {", ".join(unknown)}; known are '
-                         f'{", ".join(_BLOCK_KEYS)}.')
-    block = {key: quantization[key] for key in _BLOCK_KEYS if key in quantization}
+    check_detector(detector)
+    block = check_block(quantization)
+    if distillation is not None:
+        check_distillation(distillation)
     float_twin = dict(type=detector, **deepcopy(arguments))
     model = prepare(MODELS.build(dict(type=detector, **arguments)), **block)
+    _check_quantizes(model)
+    check_levels_are_named(model)
     refuse_foreign_state(model)
     _warn_of_frozen_norms(model)
     if distillation is not None:
@@ -79,3 +81,11 @@ def _warn_of_frozen_norms(model: nn.Module) -> None:
             'frozen_stages=-1, or quantize the weights at their own scale (normalize=False).',
             'current',
             level=30)
+
+
+def _check_quantizes(model: nn.Module) -> None:
+    if not any(isinstance(module, Quantizer) for module in model.modules()):
+        raise ValueError(
+            'model.quantization quantizes nothing: weight_quantizer and input_quantizer are None '
+            "for every module. Give at least one, e.g. weight_quantizer=dict(type='mmaqd."
+            "LIQWeightQuantizer', bit_width=4), or build the float detector by its own type.")

@@ -1,9 +1,9 @@
 from .hooks import (ChangeBitsHook, ChangeClassesHook, ChannelsLastHook, CompileKernelsHook,
-                    EpochSeedHook, InitializeIntervalsHook, LogIntervalsHook, ReestimateBNHook,
-                    seed_worker)
+                    EpochSeedHook, InitializeIntervalsHook, InvalidLossError, LogIntervalsHook,
+                    ReestimateBNHook, RefuseInvalidLossHook, seed_worker)
 
 __all__ = [
     'ChangeBitsHook', 'ChangeClassesHook', 'ChannelsLastHook', 'CompileKernelsHook',
-    'EpochSeedHook', 'InitializeIntervalsHook', 'LogIntervalsHook', 'ReestimateBNHook',
-    'seed_worker'
+    'EpochSeedHook', 'InitializeIntervalsHook', 'InvalidLossError', 'LogIntervalsHook',
+    'ReestimateBNHook', 'RefuseInvalidLossHook', 'seed_worker'
 ]

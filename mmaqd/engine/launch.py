@@ -16,6 +16,10 @@ from mmengine.runner import Runner
 from mmaqd.checkpoints import WORLD_SIZE, last_whole_checkpoint
 from mmaqd.compat import check_data_files, setup_cpu_distributed
 
+from .explanations import explain_single_value
+from .pipelines import plain_datasets
+from .promises import add_missing_hooks, how_to_go_on, what_comes_next
+
 
 def train(config: str,
           work_dir: str | None = None,
@@ -25,6 +29,9 @@ def train(config: str,
           cfg_options: dict | None = None,
           launcher: str = 'none') -> Runner:
     """Train the model of a config.
+
+    Hooks that exact resuming and quantizers need are added where the config does not have them,
+    see :func:`mmaqd.engine.promises.add_missing_hooks`.
 
     Args:
         config: Path of the config.
@@ -39,6 +46,9 @@ def train(config: str,
 
     Returns:
         The runner, after training.
+
+    Raises:
+        KeyboardInterrupt: It was stopped; the message says how to go on.
     """
     cfg = load_config(config, work_dir, cfg_options, launcher)
     if amp:
@@ -50,7 +60,14 @@ def train(config: str,
     check_data_files(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train', ))
     runner = build_runner(cfg)
     runner.message_hub.update_info(WORLD_SIZE, runner.world_size)  # for a run that resumes
-    runner.train()
+    add_missing_hooks(runner)
+    try:
+        runner.train()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how_to_go_on(runner)) from None
+    except ValueError as error:
+        raise explain_single_value(error, runner.model) or error
+    runner.logger.info(what_comes_next(runner, config))
     return runner
 
 
@@ -180,11 +197,9 @@ def enable_tta(cfg: Config) -> None:
         cfg.tta_model = dict(
             type='DetTTAModel',
             tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
     cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.get('tta_pipeline') or _mirrored(dataset.pipeline)
+    for dataset in plain_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.get('tta_pipeline') or _mirrored(dataset.pipeline)
 
 
 def _mirrored(pipeline: list[dict]) -> list[dict]:

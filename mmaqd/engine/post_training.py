@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import os.path as osp
+import sys
 from itertools import islice
+from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import Any, Iterator
 
 import torch.nn as nn
@@ -15,6 +18,7 @@ from mmaqd.quantizers import Quantizer, WeightQuantizer, calibrate
 
 from .hooks.reestimate_bn_hook import reestimate_batch_norm, trained_norms
 from .launch import build_runner, load_config
+from .pipelines import evaluation_pipeline, with_pipeline
 
 
 def calibrate_checkpoint(config: str,
@@ -31,7 +35,7 @@ def calibrate_checkpoint(config: str,
     Args:
         config: Path of the low-bit config.
         checkpoint: Checkpoint of its float twin.
-        out: File that the low-bit checkpoint is written to; logs go into its folder.
+        out: File that the low-bit checkpoint is written to.
         num_batches: Batches to look at, at least 1.
         reestimate_bn: Then estimate the statistics of BN anew from as many batches, with the
             quantized weights and inputs.
@@ -41,37 +45,45 @@ def calibrate_checkpoint(config: str,
         Number of quantizers that were started.
 
     Raises:
-        ValueError: ``num_batches`` is not positive; there is nothing to quantize, or the checkpoint
-            is a low-bit one; weights get another scale that BN does not take back: normalized ones
-            (with ``reestimate_bn`` those that lose their mean), those of DoReFa without
-            ``reestimate_bn`` or with no trained BN behind them; see
-            :func:`mmaqd.quantizers.calibrate` for what else.
+        ValueError: ``num_batches`` is not positive, ``out`` is a folder, the config has no pipeline
+            for evaluation; there is nothing to quantize, or the checkpoint is a low-bit one;
+            weights get another scale that BN does not take back: normalized ones (with
+            ``reestimate_bn`` those that lose their mean), those of DoReFa without ``reestimate_bn``
+            or with no trained BN behind them; see :func:`mmaqd.quantizers.calibrate` for what else.
         FileNotFoundError: The checkpoint or the data are missing.
     """
     if num_batches < 1:
         raise ValueError(f'num_batches must be at least 1, but got {num_batches}.')
     folder, name = osp.split(osp.abspath(out))
-    cfg = load_config(config, folder, cfg_options)
-    cfg.load_from, cfg.resume = checkpoint, False
-    check_data_files(cfg, ('train', 'test'))
-    runner = build_runner(cfg)
-    _refuse_lost_scales(runner.model, reestimate_bn)
-    runner.load_or_resume()
-    _refuse_nothing_to_do(runner.model, config, checkpoint)
-    # Behind a BN that is estimated anew weights may have another scale, elsewhere not.
-    needs = dict(need_norms=True) if reestimate_bn else {}
-    started = calibrate(runner.model, _batches(runner, num_batches), **needs)
-    if reestimate_bn:
-        runner.model.train()
-        norms = trained_norms(runner.model)
-        reestimate_batch_norm(runner.model, _batches(runner, num_batches), norms)
-    runner.save_checkpoint(
-        folder, name, save_optimizer=False, save_param_scheduler=False, meta=dict(epoch=0, iter=0))
+    _check_is_file(out)
+    with TemporaryDirectory(prefix='mmaqd-') as logs:
+        cfg = load_config(config, logs, cfg_options)
+        cfg.load_from, cfg.resume = checkpoint, False
+        check_data_files(cfg, ('train', 'test'))
+        # MMEngine keeps loggers and visualizers by name, and with them the folder that goes.
+        cfg.experiment_name = osp.basename(logs)
+        cfg.visualizer = dict(type='Visualizer', vis_backends=None, name=cfg.experiment_name)
+        runner = build_runner(cfg)
+        _refuse_lost_scales(runner.model, reestimate_bn)
+        runner.load_or_resume()
+        _refuse_nothing_to_do(runner.model, config, checkpoint)
+        # Behind a BN that is estimated anew weights may have another scale, elsewhere not.
+        needs = dict(need_norms=True) if reestimate_bn else {}
+        started = calibrate(runner.model, _batches(runner, num_batches, 'Calibrating'), **needs)
+        if reestimate_bn:
+            runner.model.train()
+            norms = trained_norms(runner.model)
+            anew = _batches(runner, num_batches, 'Estimating BN')
+            reestimate_batch_norm(runner.model, anew, norms)
+        runner.cfg.work_dir = folder
+        runner.save_checkpoint(
+            folder,
+            name,
+            save_optimizer=False,
+            save_param_scheduler=False,
+            meta=dict(epoch=0, iter=0))
+    print(f'Started {started} intervals and wrote {out}. Next: python tools/test.py {config} {out}')
     return started
-
-
-def _batches(runner: Runner, num_batches: int) -> Iterator[Any]:
-    return islice(calibration_loader(runner.cfg, runner.seed), num_batches)
 
 
 def calibration_loader(cfg: Config, seed: int | None = None) -> DataLoader:
@@ -80,26 +92,32 @@ def calibration_loader(cfg: Config, seed: int | None = None) -> DataLoader:
     Args:
         cfg: A config with ``train_dataloader`` and ``test_dataloader``.
         seed: By which the images are drawn; None for that of the config, or 0.
+
+    Raises:
+        ValueError: The config has no pipeline for evaluation.
     """
-    pipeline = _innermost(cfg.test_dataloader.dataset).pipeline
-    loader = {**cfg.train_dataloader, 'dataset': _piped(cfg.train_dataloader.dataset, pipeline)}
+    dataset = with_pipeline(cfg.train_dataloader.dataset, evaluation_pipeline(cfg))
     if seed is None:
         seed = (cfg.get('randomness') or {}).get('seed') or 0
-    return Runner.build_dataloader(loader, seed=seed)
+    return Runner.build_dataloader({**cfg.train_dataloader, 'dataset': dataset}, seed=seed)
 
 
-def _innermost(dataset: Config) -> Config:
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
+def _check_is_file(out: str) -> None:
+    if osp.isdir(out) or out.endswith(('/', osp.sep)):
+        raise ValueError(f'--out must name the file that is written, but {out!r} is a folder: give '
+                         f'{osp.join(out, "low_bit.pth")}, for example.')
 
 
-def _piped(dataset: Config, pipeline: list[dict]) -> dict:
-    """A dataset without its wrappers for repetition and mixing, with another pipeline."""
-    dataset = _innermost(dataset)
-    if 'datasets' in dataset:
-        return {**dataset, 'datasets': [_piped(each, pipeline) for each in dataset.datasets]}
-    return {**dataset, 'pipeline': pipeline}
+def _batches(runner: Runner, num_batches: int, title: str) -> Iterator[Any]:
+    """Batches to calibrate on, with a line of progress for a terminal."""
+    start = monotonic()
+    given = islice(calibration_loader(runner.cfg, runner.seed), num_batches)
+    for done, batch in enumerate(given, 1):
+        yield batch
+        left = (monotonic() - start) / done * (num_batches - done)
+        if sys.stderr.isatty():
+            text = f'{title}: {done} of {num_batches} batches, {left:.0f} s left'
+            print(f'\r{text:<60}', end='\n' if done == num_batches else '', file=sys.stderr)
 
 
 def _refuse_nothing_to_do(model: nn.Module, config: str, checkpoint: str) -> None:

@@ -7,6 +7,10 @@ import torch.nn as nn
 from torch import Tensor
 
 
+class NoLevelError(RuntimeError, AttributeError):
+    """A layer with a module per pyramid level was asked for one, but works on none."""
+
+
 class MultiLevelModule(nn.ModuleList):
     """One module of a kind for each pyramid level, as ``self[level]``.
 
@@ -44,17 +48,28 @@ class MultiLevelModule(nn.ModuleList):
         """The module of the level that the head is working on.
 
         Raises:
-            RuntimeError: There is none: it was called outside of a head that names the level.
+            NoLevelError: There is none: it was called outside of a head that names the level.
         """
         if self.level is None:
-            raise RuntimeError(
-                f'{type(self).__name__} was called without a pyramid level. It works in a head '
-                'that names the level: use mmaqd.AQDRetinaHead or mmaqd.AQDFCOSHead, or add '
-                'mmaqd.models.MultiLevelHeadMixin to your head.')
+            raise NoLevelError(self._no_level)
         return self[self.level]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.current(x)
+
+    def __getattr__(self, name: str) -> Any:
+        # Python comes here after a property has raised an AttributeError.
+        if isinstance(getattr(type(self), name, None), property) and self.level is None:
+            raise NoLevelError(self._no_level)
+        return super().__getattr__(name)
+
+    @property
+    def _no_level(self) -> str:
+        return (f'{type(self).__name__} was called without a pyramid level. It works in a dense '
+                'head that goes over the levels and names them: use mmaqd.MultiLevelHead, '
+                'mmaqd.AQDRetinaHead, AQDFCOSHead or AQDATSSHead, or put '
+                'mmaqd.models.MultiLevelHeadMixin in front of your head. A backbone and a neck '
+                'have no levels: use BN there.')
 
     def spread(self, state_dict: dict, prefix: str) -> None:
         """Copy the state of a single module to every level, in place.

@@ -1,10 +1,11 @@
 from .backbones import FoldInputStd
-from .dense_heads import AQDATSSHead, AQDFCOSHead, AQDRetinaHead, MultiLevelHeadMixin
+from .dense_heads import (AQDATSSHead, AQDFCOSHead, AQDRetinaHead, MultiLevelHead,
+                          MultiLevelHeadMixin)
 from .detectors import DistillationMixin, distill
 from .losses import DistillationLoss, FeatureDistillationLoss, OutputDistillationLoss
 
 __all__ = [
     'AQDATSSHead', 'AQDFCOSHead', 'AQDRetinaHead', 'DistillationLoss', 'DistillationMixin',
-    'FeatureDistillationLoss', 'FoldInputStd', 'MultiLevelHeadMixin', 'OutputDistillationLoss',
-    'distill'
+    'FeatureDistillationLoss', 'FoldInputStd', 'MultiLevelHead', 'MultiLevelHeadMixin',
+    'OutputDistillationLoss', 'distill'
 ]

@@ -243,10 +243,61 @@ def test_a_checkpoint_with_intervals_is_refused(config, float_checkpoint, tmp_pa
 def test_a_float_config_is_refused(data, float_checkpoint, tmp_path):
     path = tmp_path / 'float.py'
     run_cfg(data, tmp_path / 'work').dump(path)
-    with pytest.raises(ValueError, match='no interval to start'):
+    with pytest.raises(ValueError, match='no interval to start, as its model is in float'):
         calibrate_checkpoint(str(path), float_checkpoint, str(tmp_path / 'a.pth'), 1)
 
 
 def test_no_batches_are_refused(config, tmp_path):
     with pytest.raises(ValueError, match='num_batches must be at least 1, but got 0'):
         calibrate_checkpoint(config, 'float.pth', str(tmp_path / 'a.pth'), 0)
+
+
+def test_the_end_of_it_is_one_line_and_one_file(config, float_checkpoint, tmp_path, capsys):
+    out = tmp_path / 'out' / 'ptq.pth'
+    started = calibrate_checkpoint(config, float_checkpoint, str(out), 1, cfg_options=PLAIN)
+    said = capsys.readouterr().out
+    assert f'Started {started} intervals and wrote {out}. Next: python tools/test.py' in said
+    assert [path.name for path in out.parent.iterdir()] == ['ptq.pth']
+
+
+@pytest.mark.parametrize('name', ['', 'new/'])
+def test_a_folder_is_refused_before_the_work(tmp_path, name):
+    with pytest.raises(ValueError, match='--out must name the file .* is a folder: give'):
+        calibrate_checkpoint('no.py', 'no.pth', f'{tmp_path}/{name}')
+
+
+def test_quantizers_that_all_start_from_constants(config, float_checkpoint, tmp_path):
+    block = dict(
+        _delete_=True,
+        weight_quantizer=dict(type='mmaqd.DoReFaWeightQuantizer', bit_width=8),
+        input_quantizer=dict(type='mmaqd.PACTActivationQuantizer', bit_width=8))
+    with pytest.raises(ValueError, match='quantizers start from a constant.*least_error'):
+        calibrate_checkpoint(
+            config,
+            float_checkpoint,
+            str(tmp_path / 'a.pth'),
+            1,
+            cfg_options={'model.quantization': block})
+
+
+def test_the_pipeline_of_the_validation_will_do(config, float_checkpoint, seen, tmp_path):
+    cfg = Config.fromfile(config)
+    for key in ('test_cfg', 'test_dataloader', 'test_evaluator'):
+        cfg.pop(key)
+    cfg.dump(tmp_path / 'no_test.py')
+    out = str(tmp_path / 'a.pth')
+    calibrate_checkpoint(str(tmp_path / 'no_test.py'), float_checkpoint, out, 1, cfg_options=PLAIN)
+    assert len(seen) == 1
+    for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
+        cfg.pop(key)
+    cfg.dump(tmp_path / 'none.py')
+    with pytest.raises(ValueError, match='no pipeline for evaluation: neither test_dataloader nor'):
+        calibrate_checkpoint(str(tmp_path / 'none.py'), float_checkpoint, out, 1, cfg_options=PLAIN)
+
+
+def test_a_concatenated_test_set_has_a_pipeline_too(config, float_checkpoint, seen, tmp_path):
+    dataset = Config.fromfile(config).test_dataloader.dataset
+    both = dict(_delete_=True, type='ConcatDataset', datasets=[dataset, dataset])
+    options = {**PLAIN, 'test_dataloader.dataset': both}
+    calibrate_checkpoint(config, float_checkpoint, str(tmp_path / 'a.pth'), 1, cfg_options=options)
+    assert len(seen) == 1

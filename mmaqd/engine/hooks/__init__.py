@@ -6,9 +6,10 @@ from .epoch_seed_hook import EpochSeedHook, seed_worker
 from .initialize_intervals_hook import InitializeIntervalsHook
 from .log_intervals_hook import LogIntervalsHook
 from .reestimate_bn_hook import ReestimateBNHook
+from .refuse_invalid_loss_hook import InvalidLossError, RefuseInvalidLossHook
 
 __all__ = [
     'ChangeBitsHook', 'ChangeClassesHook', 'ChannelsLastHook', 'CompileKernelsHook',
-    'EpochSeedHook', 'InitializeIntervalsHook', 'LogIntervalsHook', 'ReestimateBNHook',
-    'seed_worker'
+    'EpochSeedHook', 'InitializeIntervalsHook', 'InvalidLossError', 'LogIntervalsHook',
+    'ReestimateBNHook', 'RefuseInvalidLossHook', 'seed_worker'
 ]

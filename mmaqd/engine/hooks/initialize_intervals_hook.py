@@ -1,15 +1,18 @@
 """Start the intervals from the training data, before training."""
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any, Iterator
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
+from mmaqd.engine.training_data import training_batches
 from mmaqd.quantizers import calibrate
 from mmaqd.registry import HOOKS
+
+from .arguments import check_positive
 
 
 @HOOKS.register_module()
@@ -17,18 +20,17 @@ class InitializeIntervalsHook(Hook):
     """Starts the intervals that have no value yet from a few training batches.
 
     It runs after the checkpoint is loaded, so a model that starts from a float checkpoint is
-    calibrated and one that resumes is left alone. The same batches show what would go wrong without
-    a word, also with quantizers that need no start: see :func:`mmaqd.quantizers.calibrate`. Weights
-    that get another scale must have a norm behind them that trains.
+    calibrated and one that resumes is left alone. The batches are loaded besides the training's
+    own, whose data loader is not touched. They show what would go wrong without a word, also with
+    quantizers that need no start: see :func:`mmaqd.quantizers.calibrate`. Weights that get another
+    scale must have a norm behind them that trains.
 
     Args:
         num_batches: Number of training batches to look at, at least 1.
     """
 
     def __init__(self, num_batches: int = 4) -> None:
-        if num_batches < 1:
-            raise ValueError('InitializeIntervalsHook: num_batches must be at least 1, but got '
-                             f'{num_batches}.')
+        check_positive(self, num_batches=num_batches)
         self.num_batches = num_batches
 
     def before_train(self, runner: Runner) -> None:
@@ -37,7 +39,7 @@ class InitializeIntervalsHook(Hook):
         if started:
             runner.logger.info(f'Started {started} quantization intervals from at most '
                                f'{self.num_batches} training batches.')
-            if not runner.cfg.get('load_from'):
+            if not runner.cfg.get('load_from') and not _is_pretrained(model):
                 runner.logger.warning(
                     'The low-bit model is trained from scratch: load_from is None. Low bits need a '
                     'trained float checkpoint to start from. (The --resume of MMDetection\'s own '
@@ -46,4 +48,11 @@ class InitializeIntervalsHook(Hook):
 
     def _batches(self, runner: Runner) -> Iterator[Any]:
         # A generator, so that no worker is started when there is nothing to calibrate.
-        yield from islice(runner.train_dataloader, self.num_batches)
+        yield from training_batches(runner, self.num_batches)
+
+
+def _is_pretrained(model: nn.Module) -> bool:
+    """Whether the detector as a whole gets its weights by its ``init_cfg``."""
+    init_cfg = getattr(model, 'init_cfg', None) or {}
+    configs = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    return any(each.get('type') == 'Pretrained' for each in configs)

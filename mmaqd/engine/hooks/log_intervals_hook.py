@@ -8,6 +8,8 @@ from mmengine.runner import Runner
 from mmaqd.quantizers import Quantizer
 from mmaqd.registry import HOOKS
 
+from .arguments import check_positive
+
 _MAX_RATIO = 10
 
 
@@ -20,12 +22,13 @@ class LogIntervalsHook(Hook):
     the optimizer that are larger than the interval.
 
     Args:
-        interval: Number of training iterations between two records.
+        interval: Number of training iterations between two records, at least 1.
     """
 
     priority = 'BELOW_NORMAL'
 
     def __init__(self, interval: int = 50) -> None:
+        check_positive(self, interval=interval)
         self.interval = interval
         self._last: dict[str, float] = {}
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from itertools import islice
 from typing import Callable, Iterable, Iterator
 
 import torch
@@ -14,8 +13,11 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmaqd.engine.training_data import training_batches
 from mmaqd.quantizers import modes_kept
 from mmaqd.registry import HOOKS
+
+from .arguments import check_positive
 
 
 @HOOKS.register_module()
@@ -40,9 +42,7 @@ class ReestimateBNHook(Hook):
     """
 
     def __init__(self, num_batches: int = 50, interval: int = 1) -> None:
-        for name, value in (('num_batches', num_batches), ('interval', interval)):
-            if value < 1:
-                raise ValueError(f'ReestimateBNHook: {name} must be at least 1, but got {value}.')
+        check_positive(self, num_batches=num_batches, interval=interval)
         self.num_batches = num_batches
         self.interval = interval
 
@@ -58,7 +58,7 @@ class ReestimateBNHook(Hook):
         names = trained_norms(model)
         averaged = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
         source = averaged[-1] if averaged else model
-        batches = islice(runner.train_dataloader, self.num_batches)
+        batches = training_batches(runner, self.num_batches, runner.epoch)
         reestimate_batch_norm(source, batches, names)
         for name in names if averaged else ():
             _copy_statistics(source.get_submodule(name), model.get_submodule(name))

@@ -9,5 +9,3 @@ from .multi_level_head import MultiLevelHeadMixin
 @MODELS.register_module()
 class AQDFCOSHead(MultiLevelHeadMixin, FCOSHead):
     """Multi-level :class:`mmdet.models.FCOSHead`: its arguments and ``norm_eval``."""
-
-    per_level_attributes = ('scales', 'strides')

@@ -1,0 +1,48 @@
+"""How the command line tools end: by Ctrl-C, and by an error in several processes."""
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Iterator
+
+INTERRUPTED = 130  # what a shell gives for SIGINT
+
+
+@contextmanager
+def command_line() -> Iterator[None]:
+    """Let a tool end well.
+
+    Ctrl-C ends it with one line, its reason if it has one, instead of a traceback. An error that
+    several processes of a launcher have in common is printed by one of them.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if os.environ.get('RANK', '0') == '0':
+            print(f'\n{stop}' if str(stop) else '\nStopped.', file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if not _is_first_to_say(f'{type(error).__name__}: {error}'):
+            sys.exit(1)
+        raise
+
+
+def _is_first_to_say(message: str) -> bool:
+    """Whether no other process that torchrun started has come with this message."""
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1 or 'MASTER_PORT' not in os.environ:
+        return True
+    attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
+    key = f'mmaqd/error/{attempt}/{zlib.crc32(message.encode())}'
+    try:
+        from torch.distributed import TCPStore  # which not every build of torch has
+        store = TCPStore(
+            os.environ['MASTER_ADDR'],
+            int(os.environ['MASTER_PORT']),
+            is_master=False,
+            timeout=timedelta(seconds=5))
+        return store.add(key, 1) == 1
+    except Exception:  # no store: rather twice than never
+        return True
