@@ -22,22 +22,23 @@ class OnnxRuntimeSpeller(Speller):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self._unpacked: dict[str, str] = {}
+        self._unpacked: dict[tuple[str, int], str] = {}
 
     def conv_to_codes(self, node: Conv, name: str) -> str:
         codes, pads = self.padded(node, name)
         factors = self.factors(node.requantization, len(node.bias))
-        stored = self._linear_conv(node, codes, self._weight(node), factors, node.bias, name,
-                                   **geometry(node, pads))
+        zero = _SAFE_ZERO if self.saturates(node) else 0
+        stored = self._linear_conv(node, codes, self._weight(node.weight, zero), factors, node.bias,
+                                   name, **geometry(node, pads))
         return self.clipped(stored, node.output, name)
 
     def conv_to_real(self, node: Conv, name: str) -> str:
-        builder = self.builder
+        """A ConvInteger, whose kernel for int8 weights is several times slower than for uint8."""
         codes, pads = self.padded(node, name)
-        weight, zero = self._weight(node)
-        sums = builder.node('ConvInteger',
-                            [codes, weight, self.zero_point(node.inputs[0]), zero],
-                            f'{name}.products', **geometry(node, pads))
+        weight, zero = self._weight(node.weight, _SAFE_ZERO)
+        sums = self.builder.node(
+            'ConvInteger', [codes, weight, self.zero_point(node.inputs[0]), zero],
+            f'{name}.products', **geometry(node, pads))
         return self.scaled(sums, node, name)
 
     def requantize(self, node: Requantize, name: str) -> str:
@@ -86,16 +87,12 @@ class OnnxRuntimeSpeller(Speller):
         ]
         return builder.node('QLinearConv', inputs, self.unclipped(node.output, name), **attributes)
 
-    def _weight(self, node: Conv) -> tuple[str, str]:
-        """Weights and their zero point; uint8 where int8 kernels could saturate."""
-        if not self.saturates(node):
-            return self._int8_weight(node.weight), self.scalar(0, np.int8)
-        return (self.weight(node.weight, np.uint8, _SAFE_ZERO), self.scalar(_SAFE_ZERO, np.uint8))
-
-    def _int8_weight(self, key: str) -> str:
+    def _weight(self, key: str, zero: int) -> tuple[str, str]:
+        """Weights and their zero point: int8 without one, uint8 with one."""
+        dtype = np.uint8 if zero else np.int8
         packing = pack(self.graph.weights[key]) if self.packed else None
         if packing is None:
-            return self.weight(key, np.int8, 0)
-        if key not in self._unpacked:
-            self._unpacked[key] = add_packed(self.builder, packing, f'{key}.weight')
-        return self._unpacked[key]
+            return self.weight(key, dtype, zero), self.scalar(zero, dtype)
+        if (key, zero) not in self._unpacked:
+            self._unpacked[key, zero] = add_packed(self.builder, packing, f'{key}.weight', zero)
+        return self._unpacked[key, zero], self.scalar(zero, dtype)

@@ -68,17 +68,23 @@ def packed_versions(graph: IntegerGraph) -> tuple[int, int]:
     return max(versions, default=_TYPES[4][1:])
 
 
-def add_packed(builder: Builder, packing: Packing, name: str) -> str:
-    """Add packed weights and what unpacks them; returns the name of the int8 tensor."""
+def add_packed(builder: Builder, packing: Packing, name: str, zero: int = 0) -> str:
+    """Add packed weights and what unpacks them.
+
+    Returns:
+        Name of the int8 tensor, or of a uint8 one whose zero point is ``zero``.
+    """
     helper, types = builder.onnx.helper, builder.onnx.TensorProto
+    dtype = np.uint8 if zero else np.int8
     stored = builder.initializer(
         helper.make_tensor('', getattr(types, _TYPES[packing.bits][0]), packing.numbers.shape,
                            _bytes(packing), raw=True), f'{name}.packed')  # yapf: disable
-    codes = builder.node('Cast', [stored], f'{name}.numbers', to=types.INT8)
+    codes = builder.node(
+        'Cast', [stored], f'{name}.numbers', to=types.UINT8 if zero else types.INT8)
     if packing.step != 1:
-        step = builder.constant(packing.step, np.int8)
+        step = builder.constant(packing.step, dtype)
         codes = builder.node('Mul', [codes, step], f'{name}.steps')
-    return builder.node('Add', [codes, builder.constant(packing.lowest, np.int8)], name)
+    return builder.node('Add', [codes, builder.constant(packing.lowest + zero, dtype)], name)
 
 
 def _bytes(packing: Packing) -> bytes:
