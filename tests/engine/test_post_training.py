@@ -266,20 +266,6 @@ def test_a_folder_is_refused_before_the_work(tmp_path, name):
         calibrate_checkpoint('no.py', 'no.pth', f'{tmp_path}/{name}')
 
 
-def test_quantizers_that_all_start_from_constants(config, float_checkpoint, tmp_path):
-    block = dict(
-        _delete_=True,
-        weight_quantizer=dict(type='mmaqd.DoReFaWeightQuantizer', bit_width=8),
-        input_quantizer=dict(type='mmaqd.PACTActivationQuantizer', bit_width=8))
-    with pytest.raises(ValueError, match='quantizers start from a constant.*least_error'):
-        calibrate_checkpoint(
-            config,
-            float_checkpoint,
-            str(tmp_path / 'a.pth'),
-            1,
-            cfg_options={'model.quantization': block})
-
-
 def test_the_pipeline_of_the_validation_will_do(config, float_checkpoint, seen, tmp_path):
     cfg = Config.fromfile(config)
     for key in ('test_cfg', 'test_dataloader', 'test_evaluator'):
