@@ -109,7 +109,7 @@ def _metadata(content: bytes, path: str) -> dict[str, str]:
         length = int.from_bytes(content[:8], 'little')
         metadata = json.loads(content[8:8 + length])['__metadata__']
         known, version = metadata.get('format'), metadata.get('format_version')
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         known, version = None, None
     if known != FORMAT:
         raise _error(path, 'is damaged, or no packed checkpoint of mmaqd')
