@@ -81,8 +81,8 @@ def pack_checkpoint(config: str,
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(cfg_options or {})
     cfg.model.pop('distillation', None)  # of the training alone
-    DefaultScope.get_instance('mmaqd_pack', scope_name=cfg.get('default_scope', 'mmdet'))
-    model = MODELS.build(cfg.model).eval()
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
+        model = MODELS.build(cfg.model).eval()
     meta = load_checkpoint(model, checkpoint, map_location='cpu').get('meta', {})
     about = dict(
         dataset_meta=json.dumps(meta.get('dataset_meta', {})),

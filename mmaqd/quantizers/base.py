@@ -13,7 +13,7 @@ from mmaqd.functional import FakeQuantizeKernel, IntegerGrid, fake_quantize, lea
 from mmaqd.functional.kernels import compute_dtype
 from mmaqd.functional.liq import MIN_INTERVAL
 
-from .errors import CalibrationError, CheckpointMismatchError, UninitializedIntervalError
+from .errors import CheckpointMismatchError, UninitializedIntervalError
 from .samples import Samples
 
 STARTS = ('least_error', 'max', 'constant')
