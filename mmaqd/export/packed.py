@@ -114,7 +114,8 @@ def store_codes(model: nn.Module) -> dict[str, IntegerGrid]:
 
     Raises:
         UninitializedIntervalError: A quantizer has no value yet; nothing is changed.
-        ValueError: It is a float model, or as for :meth:`WeightQuantizer.store_codes`.
+        ValueError: It is a float model, two layers have one weight, or as for
+            :meth:`WeightQuantizer.store_codes`.
     """
     for module in model.modules():
         if isinstance(module, Quantizer) and not bool(module.initialized):
@@ -129,10 +130,21 @@ def store_codes(model: nn.Module) -> dict[str, IntegerGrid]:
     if not convs:
         raise ValueError(f'This {type(model).__name__} has no quantized weights, so there is '
                          'nothing to pack. Give a low-bit config.')
+    _check_not_tied(convs)
     for conv in dict.fromkeys(convs.values()):
         if conv.weight_quantizer.stored_scale is None:
             conv.weight_quantizer.store_codes(conv.weight)
     return {f'{name}.weight': conv.weight_quantizer.grid for name, conv in convs.items()}
+
+
+def _check_not_tied(convs: dict[str, QuantConv2d]) -> None:
+    """Refuse a weight that two quantizers would overwrite by their levels."""
+    owners: dict[int, tuple[str, QuantConv2d]] = {}
+    for name, conv in convs.items():
+        other, owner = owners.setdefault(id(conv.weight), (name, conv))
+        if owner is not conv:
+            raise ValueError(f'{other} and {name} have one weight and two quantizers, so there are '
+                             'two sets of codes. Share the layer, or leave it in float.')
 
 
 def _check_out(out: str) -> None:

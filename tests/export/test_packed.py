@@ -206,3 +206,11 @@ def test_without_intervals(folder, tmp_path):
 def test_a_float_model():
     with pytest.raises(ValueError, match='no quantized weights'):
         store_codes(build(model_cfg()))
+
+
+def test_a_weight_of_two_layers():
+    model = build_calibrated(bits=3)
+    first, second = model.backbone.layer1[0].conv1, model.backbone.layer1[1].conv1
+    second.weight = first.weight
+    with pytest.raises(ValueError, match='layer1.0.conv1 and .*layer1.1.conv1 have one weight'):
+        store_codes(model)
