@@ -88,7 +88,7 @@ def pack_checkpoint(config: str,
         dataset_meta=json.dumps(meta.get('dataset_meta', {})),
         config=_config_text(cfg),
         config_name=osp.basename(config),
-        checkpoint_sha256=hashlib.sha256(Path(checkpoint).expanduser().read_bytes()).hexdigest(),
+        checkpoint_sha256=_sha256(Path(checkpoint).expanduser()),
         mmaqd_version=__version__,
         torch_version=torch.__version__,
         mmengine_version=mmengine.__version__,
@@ -154,6 +154,11 @@ def _check_out(out: str) -> None:
     os.makedirs(folder, exist_ok=True)
     if not os.access(out if osp.exists(out) else folder, os.W_OK) or osp.isdir(out):
         raise PermissionError(f'--out: {out!r} can\'t be written.')
+
+
+def _sha256(path: Path) -> str:
+    """Of a file; nothing for a URL."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''
 
 
 def _config_text(cfg: Config) -> str:
