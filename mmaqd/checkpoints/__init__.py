@@ -5,6 +5,8 @@
 compared), and may hold weights and plain training state only; text that MMEngine would run is
 dropped or made comments. Any other file is a :class:`CheckpointError`, which names it.
 
+A ``.safetensors`` file is a packed one (:func:`read_packed_file`), whose weights are codes.
+
 **Fit.** What a model takes must be all of it and nothing else, by key and shape, with three
 exceptions: a low-bit model starts from a float one, its quantizers without a value until data come
 (calibration); one BN or one quantizer for all pyramid levels is spread over them; and a hook may
@@ -28,8 +30,9 @@ from .bits import change_bits
 from .classes import change_classes
 from .errors import CheckpointError, CheckpointMismatchError
 from .fitting import refuse_foreign_state
-from .keys import quantizer_names
+from .keys import forget_stored_codes, quantizer_names
 from .loaders import load_from_local
+from .packed import pack_state, read_packed_file
 from .reading import READERS, read_checkpoint
 from .resuming import last_whole_checkpoint
 from .training_state import WORLD_SIZE, ResumeCheck
@@ -37,6 +40,7 @@ from .values import check_values
 
 __all__ = [
     'READERS', 'WORLD_SIZE', 'CheckpointError', 'CheckpointMismatchError', 'ResumeCheck',
-    'change_bits', 'change_classes', 'check_values', 'last_whole_checkpoint', 'load_from_local',
-    'loaders', 'quantizer_names', 'read_checkpoint', 'refuse_foreign_state'
+    'change_bits', 'change_classes', 'check_values', 'forget_stored_codes', 'last_whole_checkpoint',
+    'load_from_local', 'loaders', 'pack_state', 'quantizer_names', 'read_checkpoint',
+    'read_packed_file', 'refuse_foreign_state'
 ]

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mmaqd.quantizers import Quantizer
 
-from .keys import spread_levels
+from .keys import refuse_stored_codes, spread_levels
 
 
 def change_bits(state_dict: dict[str, Tensor], model: nn.Module, keep: bool) -> list[str]:
@@ -22,8 +22,10 @@ def change_bits(state_dict: dict[str, Tensor], model: nn.Module, keep: bool) -> 
         Names of the quantizers whose bits changed (or type, granularity, normalization).
 
     Raises:
+        PackedWeightsError: The weights are stored codes.
         ValueError: ``keep``, and a quantizer learns something else than a clipping length.
     """
+    refuse_stored_codes(state_dict)
     changed = []
     spread_levels(model, state_dict)
     for name, quantizer in model.named_modules():

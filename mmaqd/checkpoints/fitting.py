@@ -97,7 +97,11 @@ def _check_state(module: nn.Module, state_dict: dict, prefix: str, local_metadat
 
 
 def _check_structure(module: nn.Module, given: Mapping[str, Any], prefix: str, whole: bool) -> None:
-    expected, quantizers = module.state_dict(), tuple(_quantizers(module))
+    by_prefix = _quantizers(module)
+    quantizers = tuple(by_prefix)
+    optional = {own + key for own, each in by_prefix.items() for key in each.optional_state}
+    given, expected = ({key: value for key, value in each.items() if key not in optional}
+                       for each in (given, module.state_dict()))  # yapf: disable
     absent = tuple(own for own in quantizers if not any(key.startswith(own) for key in given))
     lacking = [
         key for key in expected if key not in given and not key.startswith(absent)

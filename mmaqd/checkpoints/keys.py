@@ -7,6 +7,7 @@ from typing import Any, Mapping
 import torch.nn as nn
 
 from mmaqd.layers import MultiLevelModule
+from mmaqd.quantizers import STORED_SCALE, PackedWeightsError
 
 _BITS = re.compile(r'(.*_quantizer(?:\.\d+)?)\.bits')
 
@@ -14,6 +15,29 @@ _BITS = re.compile(r'(.*_quantizer(?:\.\d+)?)\.bits')
 def quantizer_names(state: Mapping[str, Any]) -> list[str]:
     """Names of the quantizers that a state holds; none in that of a float model."""
     return [match.group(1) for match in map(_BITS.fullmatch, state) if match]
+
+
+def forget_stored_codes(state: dict) -> int:
+    """Let weights that are stored codes be weights that are trained, in place.
+
+    Returns:
+        Number of layers.
+    """
+    keys = [key for key in state if key.endswith(f'.weight_quantizer.{STORED_SCALE}')]
+    for key in keys:
+        del state[key]
+    return len(keys)
+
+
+def refuse_stored_codes(state: Mapping[str, Any]) -> None:
+    """Raise a :class:`PackedWeightsError` if weights of a state are stored codes."""
+    packed = forget_stored_codes(dict(state))
+    if packed:
+        raise PackedWeightsError(
+            f'The weights of {packed} layers come from a packed file, which holds their codes and '
+            'not the float weights that training goes on from. Train from the checkpoint that was '
+            "packed, or add dict(type='mmaqd.TrainPackedHook') to custom_hooks to start from the "
+            'levels.')
 
 
 def spread_levels(module: nn.Module, state: dict) -> None:

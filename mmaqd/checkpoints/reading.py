@@ -14,6 +14,7 @@ from .allow_list import ALLOWED_GLOBALS, RestrictedPickle
 from .archive import fault_of_file
 from .contents import safe_content
 from .errors import REPLACE, CheckpointError
+from .packed import read_packed_file
 
 MapLocation = Union[str, Callable, torch.device, None]
 
@@ -75,7 +76,7 @@ def read_torch_file(path: str, map_location: MapLocation = None) -> Any:
 
 
 #: Reader of each file extension besides those of ``torch.save``: path and map_location to content.
-READERS: dict[str, Callable[[str, MapLocation], Any]] = {}
+READERS: dict[str, Callable[[str, MapLocation], Any]] = {'.safetensors': read_packed_file}
 
 
 def _load(path: str, map_location: MapLocation) -> Any:

@@ -18,7 +18,7 @@ from mmaqd.quantizers import Quantizer
 
 from .errors import CheckpointError
 from .fitting import naming_the_file, refuse_low_bits_in_float
-from .keys import quantizer_names
+from .keys import quantizer_names, refuse_stored_codes
 
 #: Entry of the message hub by which a checkpoint tells how many processes trained.
 WORLD_SIZE = 'world_size'
@@ -40,6 +40,7 @@ class ResumeCheck(Hook):
         self.path = path
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        refuse_stored_codes(checkpoint.get('state_dict', {}))
         self._check_progress(checkpoint)
         self._check_hub(checkpoint)
         self._check_quantizers(runner, checkpoint)

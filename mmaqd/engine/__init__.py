@@ -1,9 +1,9 @@
 from .hooks import (ChangeBitsHook, ChangeClassesHook, ChannelsLastHook, CompileKernelsHook,
                     EpochSeedHook, InitializeIntervalsHook, InvalidLossError, LogIntervalsHook,
-                    ReestimateBNHook, RefuseInvalidLossHook, seed_worker)
+                    ReestimateBNHook, RefuseInvalidLossHook, TrainPackedHook, seed_worker)
 
 __all__ = [
     'ChangeBitsHook', 'ChangeClassesHook', 'ChannelsLastHook', 'CompileKernelsHook',
     'EpochSeedHook', 'InitializeIntervalsHook', 'InvalidLossError', 'LogIntervalsHook',
-    'ReestimateBNHook', 'RefuseInvalidLossHook', 'seed_worker'
+    'ReestimateBNHook', 'RefuseInvalidLossHook', 'TrainPackedHook', 'seed_worker'
 ]

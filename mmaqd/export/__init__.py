@@ -2,6 +2,7 @@
 
 ``capture`` takes the operators of a detector, ``lower`` turns them into an :class:`IntegerGraph`,
 :class:`IntegerNetwork` (the twin) runs it in torch, ``mmaqd.export.onnx`` writes it for engines.
+``packed`` writes checkpoints that hold codes.
 """
 from .capture import Captured, capture
 from .convert import Converted, convert_detector, convert_integer
@@ -10,10 +11,11 @@ from .graph import IntegerGraph
 from .integer_detector import IntegerDetector, set_graph
 from .lower import lower, lower_detector
 from .network import IntegerNetwork
+from .packed import PackedFile, pack_checkpoint, store_codes
 from .rules import UnsupportedOperator
 
 __all__ = [
     'AccumulatorOverflow', 'Captured', 'Converted', 'IntegerDetector', 'IntegerGraph',
-    'IntegerNetwork', 'UnsupportedOperator', 'capture', 'convert_detector', 'convert_integer',
-    'lower', 'lower_detector', 'set_graph'
+    'IntegerNetwork', 'PackedFile', 'UnsupportedOperator', 'capture', 'convert_detector',
+    'convert_integer', 'lower', 'lower_detector', 'pack_checkpoint', 'set_graph', 'store_codes'
 ]

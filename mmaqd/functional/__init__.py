@@ -11,19 +11,22 @@ from .kernels import FLOAT, FakeQuantizeKernel
 from .liq import LIQActivationKernel, LIQWeightKernel
 from .lsq import LSQActivationKernel, LSQPlusActivationKernel, LSQWeightKernel
 from .one_pass import compile_kernels, kernels_are_compiled
+from .packing import pack, packed_size, unpack
 from .pact import PACTActivationKernel
 from .quant_conv import ConvGeometry, ConvPlan, quant_conv2d
 from .ranges import check_bit_width
 from .rounding import round_half_even, round_ste
+from .stored import StoredWeightKernel
 
 __all__ = [
     'FLOAT', 'ConvGeometry', 'ConvPlan', 'DoReFaActivationKernel', 'DoReFaWeightKernel',
     'FakeQuantizeKernel', 'IntegerGrid', 'LIQActivationKernel', 'LIQWeightKernel',
     'LSQActivationKernel', 'LSQPlusActivationKernel', 'LSQWeightKernel', 'PACTActivationKernel',
-    'check_bit_width', 'compile_kernels', 'composed_dorefa_activation', 'composed_dorefa_weight',
-    'composed_liq_activation', 'composed_liq_weight', 'composed_lsq_activation',
-    'composed_lsq_plus_activation', 'composed_lsq_weight', 'composed_pact_activation',
-    'fake_quantize', 'kernels_are_compiled', 'least_error_interval',
-    'least_error_step_size_and_offset', 'narrow_grid', 'quant_conv2d', 'round_half_even',
-    'round_ste', 'symmetric_weight_grid', 'twos_complement_grid', 'unsigned_grid'
+    'StoredWeightKernel', 'check_bit_width', 'compile_kernels', 'composed_dorefa_activation',
+    'composed_dorefa_weight', 'composed_liq_activation', 'composed_liq_weight',
+    'composed_lsq_activation', 'composed_lsq_plus_activation', 'composed_lsq_weight',
+    'composed_pact_activation', 'fake_quantize', 'kernels_are_compiled', 'least_error_interval',
+    'least_error_step_size_and_offset', 'narrow_grid', 'pack', 'packed_size', 'quant_conv2d',
+    'round_half_even', 'round_ste', 'symmetric_weight_grid', 'twos_complement_grid', 'unpack',
+    'unsigned_grid'
 ]

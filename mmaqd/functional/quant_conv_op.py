@@ -19,6 +19,7 @@ from .liq import LIQActivationKernel, LIQWeightKernel
 from .lsq import LSQActivationKernel, LSQPlusActivationKernel, LSQWeightKernel
 from .pact import PACTActivationKernel
 from .quant_conv import ConvGeometry, quant_conv2d
+from .stored import StoredWeightKernel
 
 _KERNELS: dict[str, type[FakeQuantizeKernel]] = {}
 
@@ -30,8 +31,8 @@ def register_kernel(kernel: type[FakeQuantizeKernel]) -> type[FakeQuantizeKernel
 
 
 for _kernel in (DoReFaActivationKernel, DoReFaWeightKernel, LIQActivationKernel, LIQWeightKernel,
-                LSQActivationKernel, LSQPlusActivationKernel, LSQWeightKernel,
-                PACTActivationKernel):
+                LSQActivationKernel, LSQPlusActivationKernel, LSQWeightKernel, PACTActivationKernel,
+                StoredWeightKernel):
     register_kernel(_kernel)
 
 

@@ -13,23 +13,12 @@ from mmaqd.functional import FakeQuantizeKernel, IntegerGrid, fake_quantize, lea
 from mmaqd.functional.kernels import compute_dtype
 from mmaqd.functional.liq import MIN_INTERVAL
 
+from .errors import CheckpointMismatchError, UninitializedIntervalError
 from .samples import Samples
 
 STARTS = ('least_error', 'max', 'constant')
 _SAMPLES_PER_CALL = 2**13
 _MAX_START_FRACTION = 0.8
-
-
-class UninitializedIntervalError(RuntimeError):
-    """A quantizer was used before its interval had a value."""
-
-
-class CalibrationError(ValueError, UninitializedIntervalError):
-    """The data of a calibration, or what it reaches, does not fit the quantizers."""
-
-
-class CheckpointMismatchError(ValueError):
-    """A checkpoint was made by another model than the one that loads it."""
 
 
 class Quantizer(nn.Module):
@@ -65,6 +54,8 @@ class Quantizer(nn.Module):
 
     #: What ``start`` may be
     starts: tuple[str, ...] = STARTS
+    #: Keys that a state of the quantizer may have or lack
+    optional_state: tuple[str, ...] = ()
 
     def __init__(self,
                  kernel: FakeQuantizeKernel,
@@ -280,16 +271,20 @@ class Quantizer(nn.Module):
         if state:
             self.check_state(prefix[:-1] or self.name, state)
             self.is_fresh = not bool(state['initialized'])
-        else:  # A float checkpoint: the parameters are calibrated after loading.
+        self._prepare_for(state)
+        if not state:  # A float checkpoint: the parameters are calibrated after loading.
             state_dict.update(self.state_dict(prefix=prefix))
         self._known_initialized = False
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        for parameter in self.learned_parameters[:1]:
+        for name in self.learned[:1]:
             # As the next step of training would; what is saved can be loaded.
-            parameter.data.clamp_(min=MIN_INTERVAL)
+            getattr(self, name).data.clamp_(min=MIN_INTERVAL)
         super()._save_to_state_dict(*args, **kwargs)
+
+    def _prepare_for(self, state: Mapping[str, Tensor]) -> None:
+        """Become what a state, which was checked, is loaded into."""
 
     def check_state(self, name: str, state: Mapping[str, Tensor]) -> None:
         """Refuse the state of another quantizer.
@@ -301,7 +296,8 @@ class Quantizer(nn.Module):
         Raises:
             CheckpointMismatchError: It has other keys, bits, shapes or constants.
         """
-        own = self.state_dict()
+        own, state = ({key: value for key, value in each.items() if key not in self.optional_state}
+                      for each in (self.state_dict(), state))  # yapf: disable
         if state.keys() != own.keys():
             raise CheckpointMismatchError(
                 f'{name}: the checkpoint holds another quantizer, with {", ".join(sorted(state))}; '

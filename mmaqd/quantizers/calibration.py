@@ -9,8 +9,9 @@ import torch.nn as nn
 from mmengine.dist import all_reduce
 from mmengine.logging import print_log
 
-from .base import CalibrationError, Quantizer
+from .base import Quantizer
 from .batch_statistics import batch_statistics
+from .errors import CalibrationError
 from .findings import describe, owners_of, unreached_of
 from .lost_scale import describe_lost_scales, norms_behind
 from .zero_weights import check_zero_weights

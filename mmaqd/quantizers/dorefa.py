@@ -19,7 +19,8 @@ class _FixedQuantizer(Quantizer):
     @property
     def scale(self) -> Tensor:
         """Real value of one integer step, ()."""
-        return self._constant(self.kernel.scale())
+        scale = self.kernel.scale(*self.learned_parameters)
+        return scale if isinstance(scale, Tensor) else self._constant(scale)
 
     def _constant(self, value: float) -> Tensor:
         return torch.tensor(value, device=self.bits.device)

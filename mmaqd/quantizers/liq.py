@@ -9,7 +9,7 @@ from torch import Tensor
 from mmaqd.functional import LIQActivationKernel, LIQWeightKernel, check_bit_width
 from mmaqd.registry import QUANTIZERS
 
-from .base import CheckpointMismatchError
+from .errors import CheckpointMismatchError
 from .roles import ActivationQuantizer, WeightQuantizer, channels_along
 
 _NORMALIZATIONS = ('w', 'w/std', '(w - mean)/std')

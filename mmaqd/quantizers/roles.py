@@ -10,15 +10,21 @@ from torch import Tensor
 from mmaqd.functional import FakeQuantizeKernel
 from mmaqd.functional.kernels import compute_dtype
 
-from .base import CheckpointMismatchError, Quantizer
+from .base import Quantizer
+from .errors import CheckpointMismatchError
+from .stored import StoresCodes
 from .watch import InputWatch
 
 
-class WeightQuantizer(Quantizer):
+class WeightQuantizer(StoresCodes, Quantizer):
     """Base of the quantizers of weights: signed codes, per tensor or per output channel."""
 
     #: Whether a config says itself that a norm takes back what the quantizer does to the scale
     norm_is_promised = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._begin_without_stored_codes()
 
     @property
     def unscaled_cfg(self) -> dict:

@@ -7,9 +7,10 @@ from .initialize_intervals_hook import InitializeIntervalsHook
 from .log_intervals_hook import LogIntervalsHook
 from .reestimate_bn_hook import ReestimateBNHook
 from .refuse_invalid_loss_hook import InvalidLossError, RefuseInvalidLossHook
+from .train_packed_hook import TrainPackedHook
 
 __all__ = [
     'ChangeBitsHook', 'ChangeClassesHook', 'ChannelsLastHook', 'CompileKernelsHook',
     'EpochSeedHook', 'InitializeIntervalsHook', 'InvalidLossError', 'LogIntervalsHook',
-    'ReestimateBNHook', 'RefuseInvalidLossHook', 'seed_worker'
+    'ReestimateBNHook', 'RefuseInvalidLossHook', 'TrainPackedHook', 'seed_worker'
 ]

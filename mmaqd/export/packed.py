@@ -1,0 +1,184 @@
+"""From a config and a checkpoint to a packed file, an eighth or a fifteenth of its size."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import os.path as osp
+from dataclasses import dataclass
+from pathlib import Path
+
+import mmdet
+import mmengine
+import torch
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import DefaultScope
+from mmengine.runner import load_checkpoint
+from torch import Tensor
+
+from mmaqd.checkpoints import pack_state, read_checkpoint
+from mmaqd.functional import IntegerGrid
+from mmaqd.layers import QuantConv2d
+from mmaqd.quantizers import Quantizer, UninitializedIntervalError, WeightQuantizer
+from mmaqd.registry import MODELS
+from mmaqd.version import __version__
+
+_SUFFIX = '.safetensors'
+_MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class PackedFile:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        num_bytes: Its size.
+        float_bytes: Size of the same weights, biases and BN in float.
+    """
+
+    path: str
+    num_bytes: int
+    float_bytes: int
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller the file is than the float weights."""
+        return self.float_bytes / self.num_bytes
+
+    def __str__(self) -> str:
+        return (f'{self.path}: {self.num_bytes / _MEGABYTE:.2f} MB, 1/{self.ratio:.1f} of the '
+                f'float weights ({self.float_bytes / _MEGABYTE:.2f} MB)')
+
+
+def pack_checkpoint(config: str,
+                    checkpoint: str,
+                    out: str,
+                    cfg_options: dict | None = None) -> PackedFile:
+    """Write a packed file of a trained low-bit detector: its codes, in their own bits.
+
+    What is evaluated is the same, bit for bit; the float weights are not in the file. It is read
+    back and compared before this function returns.
+
+    Args:
+        config: Path of the low-bit config.
+        checkpoint: Its trained (or calibrated) checkpoint.
+        out: File to write, ending in .safetensors.
+        cfg_options: Dotted keys of the config and their new values.
+
+    Raises:
+        FileNotFoundError: The config or the checkpoint is missing.
+        ValueError: ``out`` doesn't end in .safetensors; the model is a float one; the levels of a
+            quantizer are not a scale times codes.
+        OSError: ``out`` can't be written; seen before the work.
+        UninitializedIntervalError: A quantizer has no value yet.
+        CheckpointError, CheckpointMismatchError: The checkpoint is damaged or another model's.
+        ModuleNotFoundError: safetensors is not installed.
+    """
+    _check_out(out)
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(cfg_options or {})
+    cfg.model.pop('distillation', None)  # of the training alone
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
+        model = MODELS.build(cfg.model).eval()
+    meta = load_checkpoint(model, checkpoint, map_location='cpu').get('meta', {})
+    about = dict(
+        dataset_meta=json.dumps(meta.get('dataset_meta', {})),
+        config=_config_text(cfg),
+        config_name=osp.basename(config),
+        checkpoint_sha256=_sha256(Path(checkpoint).expanduser()),
+        mmaqd_version=__version__,
+        torch_version=torch.__version__,
+        mmengine_version=mmengine.__version__,
+        mmdet_version=mmdet.__version__)
+    grids = store_codes(model)
+    state = model.state_dict()
+    content = pack_state(state, grids, about)
+    Path(out).write_bytes(content)
+    _check_written(out, state)
+    packed = PackedFile(out, len(content), _float_bytes(model))
+    print_log(f'Wrote {packed}. Next: python tools/test.py {config} {out}', 'current')
+    return packed
+
+
+def store_codes(model: nn.Module) -> dict[str, IntegerGrid]:
+    """Let the weights of all quantized convs be their levels, of which only the codes are known.
+
+    Args:
+        model: A low-bit detector; changed in place. It evaluates as before, and can't be trained.
+
+    Returns:
+        The grid of the codes of each weight, by its key in the state of the model.
+
+    Raises:
+        UninitializedIntervalError: A quantizer has no value yet; nothing is changed.
+        ValueError: It is a float model, two layers have one weight, or as for
+            :meth:`WeightQuantizer.store_codes`.
+    """
+    for module in model.modules():
+        if isinstance(module, Quantizer) and not bool(module.initialized):
+            raise UninitializedIntervalError(
+                f'{module.name}: the interval has no value in the checkpoint, so there are no '
+                'codes to pack. Give a trained or calibrated low-bit checkpoint.')
+    convs = {
+        name: module
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, QuantConv2d) and isinstance(module.weight_quantizer, WeightQuantizer)
+    }
+    if not convs:
+        raise ValueError(f'This {type(model).__name__} has no quantized weights, so there is '
+                         'nothing to pack. Give a low-bit config.')
+    _check_not_tied(convs)
+    for conv in dict.fromkeys(convs.values()):
+        if conv.weight_quantizer.stored_scale is None:
+            conv.weight_quantizer.store_codes(conv.weight)
+    return {f'{name}.weight': conv.weight_quantizer.grid for name, conv in convs.items()}
+
+
+def _check_not_tied(convs: dict[str, QuantConv2d]) -> None:
+    """Refuse a weight that two quantizers would overwrite by their levels."""
+    owners: dict[int, tuple[str, QuantConv2d]] = {}
+    for name, conv in convs.items():
+        other, owner = owners.setdefault(id(conv.weight), (name, conv))
+        if owner is not conv:
+            raise ValueError(f'{other} and {name} have one weight and two quantizers, so there are '
+                             'two sets of codes. Share the layer, or leave it in float.')
+
+
+def _check_out(out: str) -> None:
+    if not out.endswith(_SUFFIX):
+        raise ValueError(f'--out: a packed file ends in {_SUFFIX}, but got {out!r}.')
+    folder = osp.dirname(osp.abspath(out))
+    os.makedirs(folder, exist_ok=True)
+    if not os.access(out if osp.exists(out) else folder, os.W_OK) or osp.isdir(out):
+        raise PermissionError(f'--out: {out!r} can\'t be written.')
+
+
+def _sha256(path: Path) -> str:
+    """Of a file; nothing for a URL."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''
+
+
+def _config_text(cfg: Config) -> str:
+    """The config without what only this machine has."""
+    cfg = cfg.copy()
+    cfg.update(load_from=None, resume=False, work_dir=None)
+    return cfg.pretty_text
+
+
+def _check_written(out: str, state: dict[str, Tensor]) -> None:
+    written = read_checkpoint(out)['state_dict']
+    different = [key for key in state if not torch.equal(state[key], written[key])]
+    if different or written.keys() != state.keys():
+        raise RuntimeError(f'{out} does not hold what was packed: {different[:3]} differ.')
+
+
+def _float_bytes(model: nn.Module) -> int:
+    """Bytes of the state of the float model, a tensor under two names counted once."""
+    counted = {
+        tensor.data_ptr(): tensor.numel() * tensor.element_size()
+        for key, tensor in model.state_dict().items() if '_quantizer.' not in key
+    }
+    return sum(counted.values())
