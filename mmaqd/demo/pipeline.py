@@ -1,4 +1,4 @@
-"""The demo: data, float training, low-bit training, evaluation, table and pictures."""
+"""The demo: data, float training, low-bit training, integers, evaluation, table and pictures."""
 from __future__ import annotations
 
 import json
@@ -20,6 +20,7 @@ from .report import report_row, write_report
 from .stages import Stage, run_stages
 
 _RECORD = 'stages.json'
+_INTEGERS = 'integers'
 _SHOWN_IMAGES = (1, 2, 3, 4, 5)
 _TABLE = ('results.md', 'results.json')
 _PICTURES = ('detections.png', 'intervals.png')
@@ -76,6 +77,9 @@ class Demo:
         os.environ.update(self.environment)
         self.float_model = self._model('float', 'demo/retinanet_r18_fpn_mlbn_demo_shapes.py')
         self.low_bit_model = self._model('w4a4', 'demo/retinanet_r18_fpn_mlbn-w4a4_demo_shapes.py')
+        folder = self.work_dir / _INTEGERS
+        self.integer_model = DemoModel(_INTEGERS, str(folder / 'twin.py'), folder,
+                                       folder / 'twin.pth')
 
     def run(self, fresh: bool = False) -> list[str]:
         """Do what is left to do, then show the table and say where everything is.
@@ -96,8 +100,7 @@ class Demo:
         ran = run_stages(self.stages(), self.work_dir / _RECORD, self.report)
         self.report('\n' + (self.work_dir / _TABLE[0]).read_text())
         places = [(Path(name).stem, self.work_dir / name) for name in (*_TABLE, *_PICTURES)]
-        places += [(f'{model.name} model', model.checkpoint)
-                   for model in (self.float_model, self.low_bit_model)]
+        places += [(f'{model.name} model', model.checkpoint) for model in self._models]
         for title, path in places:
             self.report(f'{title:12} {shown_path(path)}')
         return ran
@@ -117,6 +120,12 @@ class Demo:
             self._training(self.low_bit_model, ['--cfg-options', load]),
             self._evaluation(self.low_bit_model),
             Stage(
+                'convert',
+                'convert the w4a4 model to integers',
+                action=self._convert,
+                is_intact=self.integer_model.checkpoint.is_file),
+            self._evaluation(self.integer_model),
+            Stage(
                 'table', 'write the table', self._write_table, is_intact=lambda: self._has(_TABLE)),
             Stage(
                 'pictures',
@@ -124,6 +133,10 @@ class Demo:
                 self._draw,
                 is_intact=lambda: self._has(_PICTURES)),
         ]
+
+    @property
+    def _models(self) -> tuple[DemoModel, ...]:
+        return self.float_model, self.low_bit_model, self.integer_model
 
     def _model(self, name: str, relative: str) -> DemoModel:
         config = config_path(relative)
@@ -171,11 +184,20 @@ class Demo:
         written, = logs.glob('*/*.json')
         shutil.copyfile(written, model.metrics)
 
+    def _convert(self) -> None:
+        run_tool('deployment/convert_integer.py', [
+            shown_path(self.low_bit_model.config),
+            shown_path(self.low_bit_model.checkpoint), '--out',
+            shown_path(self.integer_model.checkpoint)
+        ], self.environment, self.report)
+
     def _write_table(self) -> None:
-        rows = [
-            report_row(model.name, model.config, json.loads(model.metrics.read_text()), IMAGE_SIZE)
-            for model in (self.float_model, self.low_bit_model)
-        ]
+        rows = []
+        for model in self._models:
+            # The integers are those of the low-bit model: its bits, its size.
+            described = self.low_bit_model if model is self.integer_model else model
+            metrics = json.loads(model.metrics.read_text())
+            rows.append(report_row(model.name, described.config, metrics, IMAGE_SIZE))
         write_report(rows, self.work_dir)
 
     def _draw(self) -> None:

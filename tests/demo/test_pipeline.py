@@ -13,7 +13,10 @@ from mmaqd.datasets import ShapesSpec
 from mmaqd.demo import Demo, pipeline
 from mmaqd.demo.report import ReportRow, report_row
 
-STAGES = ['data', 'train-float', 'test-float', 'train-w4a4', 'test-w4a4', 'table', 'pictures']
+STAGES = [
+    'data', 'train-float', 'test-float', 'train-w4a4', 'test-w4a4', 'convert', 'test-integers',
+    'table', 'pictures'
+]
 INTERVALS = {'neck.conv.weight_quantizer': 1.0, 'neck.conv.input_quantizer': 2.0}
 
 
@@ -26,6 +29,11 @@ class FakeTools:
 
     def __call__(self, name, arguments, environment, report):
         self.commands.append((name, arguments, environment))
+        if name == 'deployment/convert_integer.py':
+            out = Path(arguments[arguments.index('--out') + 1])
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.touch()
+            return
         work_dir = Path(arguments[arguments.index('--work-dir') + 1])
         if self.fails == work_dir.name:
             raise KeyboardInterrupt
@@ -82,13 +90,15 @@ def test_everything_is_made(demo, tmp_path):
     made.report = lines.append
     assert made.run() == STAGES
     rows = json.loads((tmp_path / 'out/results.json').read_text())
-    assert [row['model'] for row in rows] == ['float', 'w4a4']
-    assert [row['ap'] for row in rows] == [67.9, 67.9] and rows[0]['ap50'] == 90.0
+    assert [row['model'] for row in rows] == ['float', 'w4a4', 'integers']
+    assert [row['ap'] for row in rows] == [67.9, 67.9, 67.9] and rows[0]['ap50'] == 90.0
+    assert rows[2]['weight_megabytes'] == rows[1]['weight_megabytes']
     for name in ('detections.png', 'intervals.png'):
         assert imread(tmp_path / 'out' / name).std() > 0
     text = '\n'.join(lines)
     assert (tmp_path / 'out/results.md').read_text() in text
-    for path in ('results.json', 'detections.png', 'intervals.png', 'float/epoch_', 'w4a4/epoch_'):
+    for path in ('results.json', 'detections.png', 'intervals.png', 'float/epoch_', 'w4a4/epoch_',
+                 'integers/twin.pth'):
         assert f'out/{path}' in text
 
 
@@ -106,7 +116,9 @@ def test_sizes_and_bits_of_the_table(demo):
 def test_commands_are_those_of_a_user(demo, tools, no_figures):
     demo().run()
     names = [name for name, _, _ in tools.commands]
-    assert names == ['train.py', 'test.py', 'train.py', 'test.py']
+    assert names == [
+        'train.py', 'test.py', 'train.py', 'test.py', 'deployment/convert_integer.py', 'test.py'
+    ]
     low_bit = tools.commands[2][1]
     load, = [word for word in low_bit if word.startswith('load_from=')]
     assert '--resume' in low_bit and load.startswith('load_from=out/float/epoch_')
