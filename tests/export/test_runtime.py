@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from mmdet.datasets.transforms import Resize
 from mmdet.models import DetDataPreprocessor
 from mmdet.structures import DetDataSample
 
+from mmaqd.export import runtime
 from mmaqd.export.onnx.builder import Builder
 from mmaqd.export.runtime import DetectError, Detector, draw, pattern_image, read_recipe, to_json
 from tests.helpers.engines import ENGINES, need
@@ -365,3 +367,24 @@ def test_options_that_are_refused(tmp_path: Path) -> None:
     need('openvino')
     with pytest.warns(UserWarning, match='was written for onnxruntime'):
         Detector(path, 'openvino')
+
+
+def test_code_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need('openvino')
+    page = Path(__file__).resolve().parents[2] / 'docs' / 'deployment.md'
+    blocks = re.findall(r'```python\n(.*?)```', page.read_text(), re.DOTALL)
+    assert len(blocks) == 3
+    meta = recipe(size=[480, 640], resize={'scale': [640, 480], 'keep_ratio': True})
+    exported_file(tmp_path / 'model.onnx', meta)
+    (tmp_path / 'photo.jpg').write_bytes(cv2.imencode('.jpg', picture(60, 80))[1].tobytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, 'runtime', runtime)
+    for block in blocks:
+        found: dict[str, Any] = {}
+        exec(block, found)
+        if 'dets' in found:
+            np.testing.assert_array_equal(found['dets'][0, :, :4], BOXES)
+            np.testing.assert_array_equal(found['labels'][0], LABELS)
+        else:
+            np.testing.assert_array_equal(found['result']['boxes'], BOXES[:FOUND] / 8)
+    assert (tmp_path / 'found.jpg').stat().st_size

@@ -10,7 +10,7 @@ import numpy as np
 from mmaqd.export.onnx.builder import Builder
 
 # In input pixels; the third is the padding's, the last two rows are unused.
-BOXES = np.array([[8, 16, 24, 40], [0, 0, 64, 48], [50, 40, 64, 48], [0, 0, 0, 0], [0, 0, 0, 0]],
+BOXES = np.array([[8, 16, 24, 40], [0, 0, 64, 48], [50, 40, 64, 48], [1, 1, 9, 9], [0, 0, 0, 0]],
                  np.float32)
 SCORES = np.array([.75, .5, .4, 0, 0], np.float32)
 LABELS = np.array([1, 0, 1, -1, -1], np.int64)
