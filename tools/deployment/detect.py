@@ -129,12 +129,14 @@ def read_image(runtime: ModuleType, path: Path) -> tuple[Any, str]:
 
 def usable(runtime: ModuleType, detector: Any,
            paths: list[Path]) -> Iterator[tuple[Path, Any, str]]:
-    """Path, image and note of each image that can be used; the others are said on stderr."""
+    """Path, image and note of each that can be used; of several, the others are said on stderr."""
     for path in paths:
         try:
             image, note = read_image(runtime, path)
             detector.check(image)
         except runtime.DetectError as error:
+            if len(paths) == 1:
+                raise runtime.DetectError(f'{path}: {error}') from error
             print(f'Skipped {path}: {error}', file=sys.stderr)
             continue
         yield path, image, note

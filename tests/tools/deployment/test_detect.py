@@ -191,8 +191,14 @@ def test_inputs_that_are_refused(tmp_path: Path) -> None:
     out = tmp_path / 'out'
     refused(detect(model, tmp_path / 'empty', '--out', out), 'holds no images')
     refused(detect(model, tmp_path / 'none.png', '--out', out), 'does not exist')
-    done = detect(model, model, '--out', out)
-    assert done.returncode == 2 and 'is no image that OpenCV reads' in done.stderr
+    refused(detect(model, model, '--out', out), f'{model}: it is no image that OpenCV reads')
+    tall, thin = save(tmp_path / 'tall.png', (64, 48, 3)), save(tmp_path / 'thin.png', (1, 300, 3))
+    refused(detect(model, tall, '--out', out), 'larger than the input of 64 x 48')
+    refused(detect(model, thin, '--out', out), 'it is too thin: crop it')
+    save(tmp_path / 'two' / 'a.png', (1, 300, 3))
+    save(tmp_path / 'two' / 'b.png', (1, 300, 3))
+    done = detect(model, tmp_path / 'two', '--out', out)
+    assert done.returncode == 2 and 'None of 2 images could be used' in done.stderr
     assert not (out / 'detections.json').exists()
 
 
