@@ -94,6 +94,14 @@ class Builder:
                 operator, list(inputs), outputs, outputs[0], domain=domain, **attributes))
         return outputs
 
+    def reduced(self, operator: str, tensor: str, axes: Sequence[int], name: str,
+                keepdims: int) -> str:
+        """Add ReduceMax or ReduceMin, whose axes are an input from opset 18 on."""
+        if self.opset < 18:
+            return self.node(operator, [tensor], name, axes=list(axes), keepdims=keepdims)
+        inputs = [tensor, self.constant(list(axes), np.int64)]
+        return self.node(operator, inputs, name, keepdims=keepdims)
+
     def free_name(self, name: str) -> str:
         """``name``, with a number behind it if it is taken."""
         free, number = name, 1
