@@ -30,13 +30,13 @@ class Converted:
     """What a conversion gives.
 
     Attributes:
-        graph: The integer graph.
+        graph: The integer graph; None of a float network.
         cfg: The config, with what ``cfg_options`` changed.
         detector: The low-bit detector that was converted, in evaluation.
         meta: ``meta`` of its checkpoint.
     """
 
-    graph: IntegerGraph
+    graph: IntegerGraph | None
     cfg: Config
     detector: nn.Module
     meta: dict
@@ -70,15 +70,23 @@ def convert_detector(config: str,
         raise ValueError(f'num_images must be at least 1, but got {num_images}.')
     if not 4 <= stream_bit_width <= 16:
         raise ValueError(f'stream_bit_width must be 4 to 16, but got {stream_bit_width}.')
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(cfg_options or {})
+    cfg, detector, meta = load_detector(config, checkpoint, cfg_options)
     check_data_files(cfg, ('train', ))
-    DefaultScope.get_instance('mmaqd_convert', scope_name=cfg.get('default_scope', 'mmdet'))
-    detector = MODELS.build(cfg.model).eval()
-    meta = load_checkpoint(detector, checkpoint, map_location='cpu').get('meta', {})
     graph = lower_detector(detector, list(_images(cfg, detector, num_images)), stream_bit_width,
                            allow_float)
     return Converted(graph, cfg, detector, meta)
+
+
+def load_detector(config: str,
+                  checkpoint: str,
+                  cfg_options: dict | None = None) -> tuple[Config, nn.Module, dict]:
+    """A trained detector in evaluation, with its config and the ``meta`` of its checkpoint."""
+    cfg = Config.fromfile(config)
+    cfg.merge_from_dict(cfg_options or {})
+    DefaultScope.get_instance('mmaqd_convert', scope_name=cfg.get('default_scope', 'mmdet'))
+    detector = MODELS.build(cfg.model).eval()
+    meta = load_checkpoint(detector, checkpoint, map_location='cpu').get('meta', {})
+    return cfg, detector, meta
 
 
 def convert_integer(config: str,

@@ -1,7 +1,7 @@
 """What a head's test_cfg asks for, checked: from prediction maps to detections."""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Mapping, Optional
 
 import numpy as np

@@ -1,0 +1,213 @@
+"""From a config and a checkpoint to one ONNX file that detects: image in, boxes out."""
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import os.path as osp
+from typing import Any, Optional
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from mmaqd.conversion import quantization_table
+from mmaqd.engine.pipelines import evaluation_pipeline
+from mmaqd.version import __version__
+
+from .capture import capture
+from .convert import Converted, convert_detector, load_detector
+from .image import integer_mean
+from .onnx.builder import Builder, import_onnx
+from .onnx.decode import add_detections
+from .onnx.float_network import add_float_network
+from .onnx.packed import packed_versions
+from .onnx.settings import Decoding, decoding_of
+from .onnx.writer import KINDS, add_network
+from .runtime import METADATA, TESTED, pattern_image
+
+
+def export_detector(config: str,
+                    checkpoint: str,
+                    out: str,
+                    *,
+                    size: Optional[tuple[int, int]] = None,
+                    batch: int = 1,
+                    raw: bool = False,
+                    packed: bool = False,
+                    engine: str = 'onnxruntime',
+                    in_float: bool = False,
+                    stream_bit_width: int = 8,
+                    allow_float: bool = False,
+                    cfg_options: Optional[dict] = None) -> dict[str, Any]:
+    """Write a trained detector as an ONNX file with its decoding, NMS and recipe.
+
+    Its input is ``input``, uint8 (N, 3, H, W); its outputs ``dets`` (N, K, 5) and ``labels``
+    (N, K), or the prediction maps with ``raw``. How images are prepared stands in its metadata,
+    which :mod:`mmaqd.export.runtime` reads.
+
+    Args:
+        config: Path of the config.
+        checkpoint: Its trained or calibrated checkpoint.
+        out: File to write, ending in .onnx.
+        size: (height, width) of the input; None for the scale of the test pipeline, padded.
+        batch: Images at a time.
+        raw: Write prediction maps, without decoding and NMS.
+        packed: Store weights of up to 4 bits in 4 or 2 bits, for ONNX Runtime.
+        engine: ``'onnxruntime'`` or ``'openvino'``: whose integer kernels the file is for.
+        in_float: Write the float network of a float config, to compare with.
+        stream_bit_width, allow_float, cfg_options: As for :func:`mmaqd.export.convert_detector`.
+
+    Returns:
+        The recipe in the metadata.
+
+    Raises:
+        ValueError: ``out``, ``size`` or ``batch`` is no good, or see
+            :func:`mmaqd.export.convert_detector`.
+        UnsupportedSetting: The head or a setting of its test_cfg has no form in a file.
+        OSError: ``out`` can't be written; seen before the work.
+        MissingPackage: onnx is not installed.
+    """
+    check_out(out, '.onnx')
+    onnx = import_onnx()
+    print_log(f'Converting {config} ...', 'current')
+    converted = _converted(config, checkpoint, in_float, stream_bit_width, allow_float, cfg_options)
+    recipe = _recipe(converted, checkpoint, size, batch, raw, engine, in_float)
+    decoding = None if raw else decoding_of(converted.detector.bbox_head)
+    if decoding is not None:
+        recipe['thresholds'] = decoding.thresholds()
+    model = _model(converted, recipe, decoding, packed)
+    if not raw and engine == 'onnxruntime':
+        print_log('Running the test image ...', 'current')
+        recipe['self_test'] = _self_test(model, recipe)
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(recipe)})
+    onnx.save(model, out)
+    following = 'benchmark.py' if raw else 'detect.py'
+    arguments = out if raw else f'{out} IMAGE_OR_FOLDER --out detected'
+    print_log(
+        f'Wrote {out}, {osp.getsize(out) / 1e6:.2f} MB, for images of {recipe["size"][1]} x '
+        f'{recipe["size"][0]}. Next: python tools/deployment/{following} {arguments}', 'current')
+    return recipe
+
+
+def check_out(out: str, suffix: str) -> None:
+    """Check that a file can be written, and make its folder.
+
+    Raises:
+        ValueError: It has another ending.
+        PermissionError: It can't be written.
+    """
+    if not out.endswith(suffix):
+        raise ValueError(f'--out: the file ends in {suffix}, but got {out!r}.')
+    folder = osp.dirname(osp.abspath(out))
+    os.makedirs(folder, exist_ok=True)
+    if not os.access(folder, os.W_OK) or osp.isdir(out):
+        raise PermissionError(f"--out: {out!r} can't be written.")
+
+
+def _converted(config: str, checkpoint: str, in_float: bool, stream_bit_width: int,
+               allow_float: bool, cfg_options: Optional[dict]) -> Converted:
+    if in_float:
+        cfg, detector, meta = load_detector(config, checkpoint, cfg_options)
+        return Converted(None, cfg, detector, meta)
+    return convert_detector(
+        config,
+        checkpoint,
+        stream_bit_width=stream_bit_width,
+        allow_float=allow_float,
+        cfg_options=cfg_options)
+
+
+def _model(converted: Converted, recipe: dict, decoding: Optional[Decoding], packed: bool) -> Any:
+    graph, (height, width) = converted.graph, recipe['size']
+    builder = Builder(*packed_versions(graph)) if packed else Builder()
+    image = builder.input('input', np.uint8, [recipe['batch'], 3, height, width])
+    if graph is None:
+        captured = capture(converted.detector, height, width)
+        maps = add_float_network(builder, captured, integer_mean(converted.detector), image)
+        maps = _renamed(builder, maps)
+    else:
+        maps = add_network(builder, graph, image, engine=recipe['engine'], packed=packed)
+    if decoding is None:
+        return builder.model([name for levels in maps for name in levels])
+    limits = builder.constant([width, height] * 2, np.float32)
+    return builder.model(list(add_detections(builder, decoding, maps, limits)))
+
+
+def _renamed(builder: Builder, maps: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(
+        tuple(
+            builder.node('Identity', [name], f'{kind}.{level}') for level, name in enumerate(names))
+        for kind, names in zip(KINDS, maps))
+
+
+def _recipe(converted: Converted, checkpoint: str, size: Optional[tuple[int, int]], batch: int,
+            raw: bool, engine: str, in_float: bool) -> dict[str, Any]:
+    cfg, detector = converted.cfg, converted.detector
+    preprocessor, resize = detector.data_preprocessor, _resize(cfg)
+    divisor = int(getattr(preprocessor, 'pad_size_divisor', 1))
+    height, width = size or (-(-side // divisor) * divisor for side in resize['scale'][::-1])
+    if batch < 1 or height < 1 or width < 1 or height % divisor or width % divisor:
+        raise ValueError(f'--size, --batch: got {height} x {width} and {batch}, but the sides must '
+                         f'be multiples of {divisor} (pad_size_divisor) and batch at least 1.')
+    if size:
+        resize['scale'] = [width, height]
+    return dict(
+        version=1,
+        classes=_classes(converted),
+        size=[height, width],
+        batch=batch,
+        dynamic=False,
+        raw=raw,
+        engine=engine,
+        integer=not in_float,
+        resize=resize,
+        pad=dict(divisor=divisor, value=integer_mean(detector).tolist()),
+        color='rgb' if getattr(preprocessor, '_channel_conversion', False) else 'bgr',
+        layers=[
+            dict(name=row.module, weight_bits=row.weight_bits, input_bits=row.input_bits)
+            for row in quantization_table(detector)
+        ],
+        versions=dict(mmaqd=__version__, onnx=import_onnx().__version__),
+        config=dict(name=osp.basename(str(cfg.filename or '')), text=cfg.pretty_text),
+        checkpoint_sha256=_sha256(checkpoint))
+
+
+def _resize(cfg: Config) -> dict[str, Any]:
+    for step in evaluation_pipeline(cfg):
+        if str(step.get('type', '')).endswith('Resize') and 'scale' in step:
+            return dict(
+                scale=[int(side) for side in step['scale']],
+                keep_ratio=bool(step.get('keep_ratio', False)))
+    raise ValueError('The test pipeline of the config has no Resize with a scale, so how images '
+                     'are prepared is not known. Give it one, or export with --raw.')
+
+
+def _classes(converted: Converted) -> list[str]:
+    meta = converted.meta.get('dataset_meta') or {}
+    metainfo = (converted.cfg.get('test_dataloader') or {}).get('dataset', {}).get('metainfo') or {}
+    named = meta.get('classes') or metainfo.get('classes')
+    number = converted.detector.bbox_head.num_classes
+    return [str(each) for each in named] if named else [f'class {each}' for each in range(number)]
+
+
+def _sha256(path: str) -> str:
+    if not osp.isfile(path):
+        return ''
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(
+            hashlib, 'file_digest') else hashlib.sha256(file.read()).hexdigest()
+
+
+def _self_test(model: Any, recipe: dict) -> dict[str, list]:
+    """The detections in the test image, which another machine must find too."""
+    import onnxruntime
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=['CPUExecutionProvider'])
+    image = pattern_image(*recipe['size'])
+    images = np.repeat(image[None], recipe['batch'], axis=0)
+    dets, labels = session.run(['dets', 'labels'], {'input': images})
+    used = labels[0] >= 0
+    return dict(
+        dets=dets[0][used][:TESTED].astype(float).tolist(),
+        labels=labels[0][used][:TESTED].tolist())

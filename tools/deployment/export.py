@@ -1,0 +1,47 @@
+"""Write a trained low-bit detector as an ONNX file that detects, on integer kernels."""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import DictAction
+
+from mmaqd.export.exported import export_detector
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('checkpoint', help='its trained or calibrated checkpoint')
+    parser.add_argument('--out', required=True, help='model.onnx to write')
+    parser.add_argument(
+        '--size', type=int, nargs=2, metavar=('H', 'W'), help='input size (the test pipeline\'s)')
+    parser.add_argument('--batch', type=int, default=1, help='images at a time (%(default)s)')
+    parser.add_argument(
+        '--engine',
+        choices=['onnxruntime', 'openvino'],
+        default='onnxruntime',
+        help='whose integer kernels the file is for (%(default)s); the numbers are the same')
+    parser.add_argument('--raw', action='store_true', help='prediction maps, no boxes and NMS')
+    parser.add_argument(
+        '--packed', action='store_true', help='weights in 4 or 2 bits, for ONNX Runtime')
+    parser.add_argument(
+        '--float', action='store_true', dest='in_float', help='the float network of a float config')
+    parser.add_argument(
+        '--allow-float', action='store_true', help='convs that a rule leaves in float stay so')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='keys of the config and their new values')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Export as the command line says."""
+    export_detector(**vars(parse_args()))
+
+
+if __name__ == '__main__':
+    main()
