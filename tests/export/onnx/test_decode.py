@@ -60,10 +60,14 @@ def maps(head: Any, seed: int, batch: int = 1) -> list[list[np.ndarray]]:
 def decoded(head: Any,
             predictions: list[list[np.ndarray]],
             engine: str,
-            opset: int = 17) -> tuple[np.ndarray, np.ndarray]:
+            opset: int = 17,
+            dynamic: bool = False) -> tuple[np.ndarray, np.ndarray]:
     builder = Builder(opset, 8 if opset == 17 else 10)
-    names = [[builder.input(f'kind{k}.{i}', np.float32, each.shape) for i, each in enumerate(kind)]
-             for k, kind in enumerate(predictions)]
+    names = [[
+        builder.input(f'kind{k}.{i}', np.float32,
+                      ['batch', each.shape[1], f'h{i}', f'w{i}'] if dynamic else each.shape)
+        for i, each in enumerate(kind)
+    ] for k, kind in enumerate(predictions)]
     limits = builder.constant([SIZE[1], SIZE[0]] * 2, np.float32)
     model = builder.model(add_detections(builder, decoding_of(head), names, limits))
     feed = {f'kind{k}.{i}': each for k, kind in enumerate(predictions)
@@ -114,12 +118,31 @@ def test_detections_are_those_of_the_head(detector: str, engine: str, batch: int
 @pytest.mark.parametrize('engine', ENGINES)
 @pytest.mark.parametrize('settings', [
     dict(score_thr=0.999), dict(score_thr=0.85), dict(max_per_img=3), dict(max_per_img=5000),
-    dict(nms_pre=10**6), dict(min_bbox_size=-1), dict(min_bbox_size=8), dict(nms=dict(type='nms', iou_threshold=0.1))
+    dict(nms_pre=10**6), dict(min_bbox_size=-1), dict(min_bbox_size=8),
+    dict(nms=dict(type='nms', iou_threshold=0.1))
 ], ids=str)  # yapf: disable
 def test_settings(settings: dict, engine: str) -> None:
     need('onnx', engine)
     head = head_of('RetinaNet', **settings)
     assert_detections(head, maps(head, 5), engine)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+@pytest.mark.parametrize('detector', DETECTORS)
+def test_maps_of_any_number_and_size(detector: str, engine: str) -> None:
+    need('onnx', engine)
+    head = head_of(detector)
+    assert_detections(head, maps(head, 4, batch=3), engine, dynamic=True)
+
+
+@pytest.mark.parametrize('nms', [dict(score_threshold=0.6), dict(max_num=4)], ids=str)
+def test_further_settings_of_nms(nms: dict) -> None:
+    need('onnx', 'onnxruntime')
+    head = head_of('ATSS', nms=dict(type='nms', iou_threshold=0.5, **nms))
+    predictions = maps(head, 6)
+    without = head_of('ATSS', nms=dict(type='nms', iou_threshold=0.5))
+    assert len(expected(head, predictions)[0][1]) < len(expected(without, predictions)[0][1])
+    assert_detections(head, predictions, 'onnxruntime')
 
 
 def test_an_opset_with_packed_weights() -> None:
