@@ -9,11 +9,10 @@ import torch
 from mmengine.config import Config
 
 import mmaqd
+from tests.helpers.bccd import BCCD, needs_bccd
 from tests.helpers.runs import make_runner, scalars, train
 
-BCCD = Path(__file__).resolve().parents[2] / 'shared' / 'data' / 'bccd'
-pytestmark = pytest.mark.skipif(
-    not BCCD.is_dir(), reason='needs the BCCD data set in ../shared/data/bccd beside the checkout')
+pytestmark = needs_bccd
 
 CONFIGS = ['retinanet_r18_fpn_mlbn-w4a4_6e_bccd.py', 'fcos_r18_fpn_mlbn-w2a2_6e_bccd.py']
 

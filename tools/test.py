@@ -15,8 +15,12 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('checkpoint', help='checkpoint of its model')
+    parser.add_argument('checkpoint', help='checkpoint of its model, or an exported .onnx file')
     parser.add_argument('--work-dir', help='folder for logs and metrics')
+    parser.add_argument(
+        '--engine',
+        choices=['onnxruntime', 'openvino'],
+        help='what runs an .onnx file (the one that it was written for)')
     parser.add_argument('--out', help='.pkl file that the predictions are written to')
     parser.add_argument('--show', action='store_true', help='show the detections in a window')
     parser.add_argument(

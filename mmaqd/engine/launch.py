@@ -79,13 +79,14 @@ def test(config: str,
          show_dir: str | None = None,
          wait_time: float = 2.0,
          tta: bool = False,
+         engine: str | None = None,
          cfg_options: dict | None = None,
          launcher: str = 'none') -> dict[str, float]:
     """Evaluate a checkpoint on the test split of a config.
 
     Args:
         config: Path of the config.
-        checkpoint: Checkpoint of its model.
+        checkpoint: Checkpoint of its model, or an ONNX file that tools/deployment/export.py wrote.
         work_dir: Where logs go, as in :func:`train`.
         out: ``.pkl`` file the predictions are written to.
         show: Show every image with its detections in a window.
@@ -93,6 +94,8 @@ def test(config: str,
         wait_time: Seconds that each image is shown.
         tta: Augment at test time: each image and its mirror image, unless the config has a
             ``tta_model`` and a ``tta_pipeline``.
+        engine: What runs an ONNX file, ``'onnxruntime'`` or ``'openvino'``; None for the one that
+            it was written for.
         cfg_options: Dotted keys of the config and their new values.
         launcher: As in :func:`train`.
 
@@ -105,7 +108,10 @@ def test(config: str,
     if out is not None and not out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out writes a pickle file: got {out!r}, expected a name in .pkl')
     cfg = load_config(config, work_dir, cfg_options, launcher)
-    cfg.load_from, cfg.resume = checkpoint, False
+    if checkpoint.endswith('.onnx'):
+        test_file(cfg, checkpoint, engine)
+    else:
+        cfg.load_from, cfg.resume = checkpoint, False
     if show or show_dir:
         enable_visualization(cfg, show, show_dir, wait_time)
     if tta:
@@ -115,6 +121,18 @@ def test(config: str,
     if out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
     return runner.test()
+
+
+def test_file(cfg: Config, file: str, engine: str | None) -> None:
+    """Let a config test an exported file in place of its model."""
+    if not osp.isfile(file):
+        raise FileNotFoundError(f'{file!r} does not exist: tools/deployment/export.py writes it.')
+    cfg.model = dict(
+        type='mmaqd.FileDetector',
+        file=file,
+        engine=engine,
+        data_preprocessor=cfg.model.get('data_preprocessor'))
+    cfg.load_from, cfg.resume = None, False
 
 
 def load_config(path: str,

@@ -7,6 +7,7 @@
 from .capture import Captured, capture
 from .convert import Converted, convert_detector, convert_integer
 from .emit import AccumulatorOverflow
+from .file_detector import FileDetector
 from .graph import IntegerGraph
 from .integer_detector import IntegerDetector, set_graph
 from .lower import lower, lower_detector
@@ -15,7 +16,8 @@ from .packed import PackedFile, pack_checkpoint, store_codes
 from .rules import UnsupportedOperator
 
 __all__ = [
-    'AccumulatorOverflow', 'Captured', 'Converted', 'IntegerDetector', 'IntegerGraph',
-    'IntegerNetwork', 'PackedFile', 'UnsupportedOperator', 'capture', 'convert_detector',
-    'convert_integer', 'lower', 'lower_detector', 'pack_checkpoint', 'set_graph', 'store_codes'
+    'AccumulatorOverflow', 'Captured', 'Converted', 'FileDetector', 'IntegerDetector',
+    'IntegerGraph', 'IntegerNetwork', 'PackedFile', 'UnsupportedOperator', 'capture',
+    'convert_detector', 'convert_integer', 'lower', 'lower_detector', 'pack_checkpoint',
+    'set_graph', 'store_codes'
 ]

@@ -8,6 +8,7 @@ import os.path as osp
 from typing import Any, Optional
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
@@ -24,7 +25,11 @@ from .onnx.float_network import add_float_network
 from .onnx.packed import packed_versions
 from .onnx.settings import Decoding, decoding_of
 from .onnx.writer import KINDS, add_network
-from .runtime import METADATA, TESTED, pattern_image
+from .runtime import METADATA, TESTED, Detector, import_engine, pattern_image
+
+# What a test pipeline may consist of, and options that change what its steps do.
+_STEPS = {'LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs', 'Resize'}
+_OPTIONS = {'interpolation', 'backend', 'scale_factor', 'color_type', 'to_float32'}
 
 
 def export_detector(config: str,
@@ -69,7 +74,13 @@ def export_detector(config: str,
         MissingPackage: onnx is not installed.
     """
     check_out(out, '.onnx')
-    onnx = import_onnx()
+    if packed and (in_float or engine != 'onnxruntime'):
+        raise ValueError(
+            '--packed: packed weights are those of an integer network in ONNX Runtime; '
+            'leave out --float and --engine, or --packed.')
+    import_onnx()
+    if not raw:
+        import_engine(engine)
     print_log(f'Converting {config} ...', 'current')
     converted = _converted(config, checkpoint, in_float, stream_bit_width, allow_float, cfg_options)
     recipe = _recipe(converted, checkpoint, size, batch, raw, engine, in_float)
@@ -77,11 +88,11 @@ def export_detector(config: str,
     if decoding is not None:
         recipe['thresholds'] = decoding.thresholds()
     model = _model(converted, recipe, decoding, packed)
-    if not raw and engine == 'onnxruntime':
+    _save(model, recipe, out)
+    if not raw:
         print_log('Running the test image ...', 'current')
-        recipe['self_test'] = _self_test(model, recipe)
-    onnx.helper.set_model_props(model, {METADATA: json.dumps(recipe)})
-    onnx.save(model, out)
+        recipe['self_test'] = _self_test(out, recipe)
+        _save(model, recipe, out)
     following = 'benchmark.py' if raw else 'detect.py'
     arguments = out if raw else f'{out} IMAGE_OR_FOLDER --out detected'
     print_log(
@@ -101,7 +112,8 @@ def check_out(out: str, suffix: str) -> None:
         raise ValueError(f'--out: the file ends in {suffix}, but got {out!r}.')
     folder = osp.dirname(osp.abspath(out))
     os.makedirs(folder, exist_ok=True)
-    if not os.access(folder, os.W_OK) or osp.isdir(out):
+    existing = out if osp.exists(out) else folder
+    if not os.access(existing, os.W_OK) or osp.isdir(out):
         raise PermissionError(f"--out: {out!r} can't be written.")
 
 
@@ -130,7 +142,9 @@ def _model(converted: Converted, recipe: dict, decoding: Optional[Decoding], pac
         maps = add_network(builder, graph, image, engine=recipe['engine'], packed=packed)
     if decoding is None:
         return builder.model([name for levels in maps for name in levels])
-    limits = builder.constant([width, height] * 2, np.float32)
+    # Boxes end where the resized image does, as MMDetection's, not where its padding does.
+    scale = recipe['resize']['scale']
+    limits = builder.constant([min(width, scale[0]), min(height, scale[1])] * 2, np.float32)
     return builder.model(list(add_detections(builder, decoding, maps, limits)))
 
 
@@ -168,19 +182,27 @@ def _recipe(converted: Converted, checkpoint: str, size: Optional[tuple[int, int
             dict(name=row.module, weight_bits=row.weight_bits, input_bits=row.input_bits)
             for row in quantization_table(detector)
         ],
-        versions=dict(mmaqd=__version__, onnx=import_onnx().__version__),
+        versions=dict(mmaqd=__version__, torch=torch.__version__, onnx=import_onnx().__version__),
         config=dict(name=osp.basename(str(cfg.filename or '')), text=cfg.pretty_text),
         checkpoint_sha256=_sha256(checkpoint))
 
 
 def _resize(cfg: Config) -> dict[str, Any]:
+    found = None
     for step in evaluation_pipeline(cfg):
-        if str(step.get('type', '')).endswith('Resize') and 'scale' in step:
-            return dict(
+        name = str(step.get('type', '')).rpartition('.')[2]
+        if name not in _STEPS or set(step) & _OPTIONS:
+            raise ValueError(
+                f'The test pipeline has {dict(step)}, which a file can\'t do: it knows '
+                f'{", ".join(sorted(_STEPS))}, without {", ".join(sorted(_OPTIONS))}.')
+        if name == 'Resize' and 'scale' in step:
+            found = dict(
                 scale=[int(side) for side in step['scale']],
                 keep_ratio=bool(step.get('keep_ratio', False)))
+    if found is not None:
+        return found
     raise ValueError('The test pipeline of the config has no Resize with a scale, so how images '
-                     'are prepared is not known. Give it one, or export with --raw.')
+                     'are prepared is not known. Give it one.')
 
 
 def _classes(converted: Converted) -> list[str]:
@@ -199,14 +221,16 @@ def _sha256(path: str) -> str:
             hashlib, 'file_digest') else hashlib.sha256(file.read()).hexdigest()
 
 
-def _self_test(model: Any, recipe: dict) -> dict[str, list]:
+def _save(model: Any, recipe: dict, out: str) -> None:
+    onnx = import_onnx()
+    onnx.helper.set_model_props(model, {METADATA: json.dumps(recipe)})
+    onnx.save(model, out)
+
+
+def _self_test(file: str, recipe: dict) -> dict[str, list]:
     """The detections in the test image, which another machine must find too."""
-    import onnxruntime
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=['CPUExecutionProvider'])
     image = pattern_image(*recipe['size'])
-    images = np.repeat(image[None], recipe['batch'], axis=0)
-    dets, labels = session.run(['dets', 'labels'], {'input': images})
+    dets, labels = Detector(file).run(np.repeat(image[None], recipe['batch'], axis=0))
     used = labels[0] >= 0
     return dict(
         dets=dets[0][used][:TESTED].astype(float).tolist(),

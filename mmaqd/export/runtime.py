@@ -18,8 +18,7 @@ except ImportError as missing:
     raise ImportError(f'{missing}: pip install numpy opencv-python-headless.') from missing
 
 ENGINES = ('onnxruntime', 'openvino')
-METADATA = 'mmaqd'
-VERSION = 1
+METADATA, VERSION = 'mmaqd', 1
 BOX_TOLERANCE, SCORE_TOLERANCE, TESTED = 1e-2, 1e-3, 20
 RESULT = ('boxes', 'scores', 'labels', 'names')
 Result = dict[str, Any]
@@ -146,7 +145,8 @@ def _text(file: BinaryIO, start: int, end: int) -> str:
     return file.read(end - start).decode()
 
 
-def _import_engine(engine: str) -> Any:
+def import_engine(engine: str) -> Any:
+    """The engine's package."""
     try:
         return importlib.import_module(engine)
     except ImportError as error:
@@ -156,7 +156,7 @@ def _import_engine(engine: str) -> Any:
 
 
 def _open_onnxruntime(path: str, threads: Optional[int]) -> tuple[Run, list[Optional[int]]]:
-    onnxruntime = _import_engine('onnxruntime')
+    onnxruntime = import_engine('onnxruntime')
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
@@ -166,7 +166,7 @@ def _open_onnxruntime(path: str, threads: Optional[int]) -> tuple[Run, list[Opti
 
 
 def _open_openvino(path: str, threads: Optional[int]) -> tuple[Run, list[Optional[int]]]:
-    openvino = _import_engine('openvino')
+    openvino = import_engine('openvino')
     core = openvino.Core()
     # Floats stay floats: newer processors would decode boxes in bfloat16 otherwise.
     options: dict[str, Any] = {'INFERENCE_PRECISION_HINT': 'f32'}
@@ -195,6 +195,7 @@ class Detector:
 
     Attributes:
         recipe: The file's metadata.
+        run: From images (batch, 3, H, W) uint8, prepared, to dets and labels.
 
     Raises:
         DetectError: The file is none of ours, or the engine is missing or can't load it.
@@ -216,10 +217,9 @@ class Detector:
             warnings.warn(f'{path} was written for {self.recipe["engine"]}: {self.engine} may be '
                           f'slower; export it with --engine {self.engine}.')
         open_engine = dict(zip(ENGINES, (_open_onnxruntime, _open_openvino)))[self.engine]
+        import_engine(self.engine)
         try:
-            self._run, shape = open_engine(os.fspath(path), threads)
-        except DetectError:
-            raise
+            self.run, shape = open_engine(os.fspath(path), threads)
         except Exception as error:  # engines raise exceptions of their own
             raise DetectError(f"{self.engine} can't load {path}: {_first_line(error)}") from error
         self._check_input(path, shape)
@@ -250,7 +250,7 @@ class Detector:
         for start in range(0, len(images), step):
             chunk = images[start:start + step]
             resized = [self._prepare(image) for image in chunk]
-            dets, labels = self._run(self._stack(resized))
+            dets, labels = self.run(self._stack(resized))
             results += [
                 self._restore(*each, score_thr) for each in zip(chunk, resized, dets, labels)
             ]
@@ -334,7 +334,7 @@ class Detector:
                 'The file has no self-test in its metadata: export it again.') from error
         pattern = pattern_image(*self.recipe['size'])
         found, classes = (
-            each[0] for each in self._run(np.repeat(pattern[None], self.recipe['batch'], axis=0)))
+            each[0] for each in self.run(np.repeat(pattern[None], self.recipe['batch'], axis=0)))
         found, classes = found[classes >= 0], classes[classes >= 0]
         misses = len(expected) - _matches(expected, labels, found, classes)
         if misses or len(expected) != min(len(found), TESTED):

@@ -139,6 +139,9 @@ def _test_settings(cfg: Mapping) -> dict[str, Any]:
     most = [cfg.get('max_per_img', -1)]
     if nms.get('max_num', -1) > 0:
         most.append(nms['max_num'])
+    if cfg.get('min_bbox_size',
+               -1) > 0:  # measured in the original image, which a file doesn't know
+        _refuse('model.test_cfg.min_bbox_size', cfg['min_bbox_size'], '0 or none')
     return dict(
         score_thr=float(cfg.get('score_thr', 0)),
         nms_pre=_positive('nms_pre', cfg.get('nms_pre', -1)),

@@ -118,7 +118,7 @@ def test_detections_are_those_of_the_head(detector: str, engine: str, batch: int
 @pytest.mark.parametrize('engine', ENGINES)
 @pytest.mark.parametrize('settings', [
     dict(score_thr=0.999), dict(score_thr=0.85), dict(max_per_img=3), dict(max_per_img=5000),
-    dict(nms_pre=10**6), dict(min_bbox_size=-1), dict(min_bbox_size=8),
+    dict(nms_pre=10**6), dict(min_bbox_size=-1), dict(min_bbox_size=0),
     dict(nms=dict(type='nms', iou_threshold=0.1))
 ], ids=str)  # yapf: disable
 def test_settings(settings: dict, engine: str) -> None:
@@ -157,6 +157,7 @@ def test_an_opset_with_packed_weights() -> None:
     (dict(nms=None), 'test_cfg.nms.type'),
     (dict(nms=dict(type='nms', iou_threshold=0)), 'test_cfg.nms.iou_threshold'),
     (dict(max_per_img=-1), 'test_cfg.max_per_img'),
+    (dict(min_bbox_size=8), 'test_cfg.min_bbox_size'),
     (dict(nms_pre=0), 'test_cfg.nms_pre'),
     (dict(with_nms=False), 'test_cfg.with_nms'),
 ], ids=str)  # yapf: disable
