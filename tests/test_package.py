@@ -80,7 +80,7 @@ def test_dependencies_never_bring_torch_or_mmcv(source, tmp_path):
         if line.startswith('Requires-Dist') and 'extra ==' not in line
     ]
     names = {requirement.split('<')[0].split('>')[0] for requirement in required}
-    assert names == {'mmdet', 'mmengine', 'numpy', 'setuptools'}
+    assert names == {'mmdet', 'mmengine', 'numpy', 'safetensors', 'setuptools'}
     assert f'Version: {mmaqd.__version__}' in metadata
 
 

@@ -102,7 +102,8 @@ class LSQActivationKernel(_UnsignedCodes, _StepSizeKernel):
 
     @property
     def grid(self) -> IntegerGrid:
-        return twos_complement_grid(self.bit_width) if self.signed else super().grid
+        make = twos_complement_grid if self.signed else unsigned_grid
+        return make(self.bit_width)
 
 
 class _OffsetSteps(NamedTuple):

@@ -42,7 +42,8 @@ class StoresCodes:
     def learned_parameters(self) -> tuple[Tensor, ...]:
         """What the kernel takes: learned parameters, or the scale of stored codes."""
         if self.stored_scale is None:
-            return super().learned_parameters
+            # Not super(): torch.compile knows no property of it.
+            return tuple([getattr(self, name) for name in self.learned])
         return (self.stored_scale, )
 
     @torch.no_grad()
