@@ -20,6 +20,9 @@ from .explanations import explain_single_value
 from .pipelines import plain_datasets
 from .promises import add_missing_hooks, how_to_go_on, what_comes_next
 
+# Parts of the names of what cuts parameters into shards.
+_SHARDING = ('FullyShardedDataParallel', 'FSDP', 'DeepSpeed', 'ColossalAI')
+
 
 def train(config: str,
           work_dir: str | None = None,
@@ -152,9 +155,26 @@ def load_config(path: str,
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the config's runner, with several processes on the CPU made possible first."""
+    """Build the config's runner, with several processes on the CPU made possible first.
+
+    Raises:
+        ValueError: The parameters of a low-bit model would be sharded.
+    """
+    _refuse_sharding(cfg)
     setup_cpu_distributed(cfg, cfg.launcher)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _refuse_sharding(cfg: Config) -> None:
+    if (cfg.model.get('type') or '') != 'mmaqd.QuantizedDetector':
+        return
+    for key in ('model_wrapper_cfg', 'strategy'):
+        name = str((cfg.get(key) or {}).get('type', ''))
+        if any(each in name for each in _SHARDING):
+            raise ValueError(
+                f'{key}: {name} cuts the parameters into shards, which the quantizers of a '
+                'low-bit model can not be: each needs the whole weight, and intervals are scalars. '
+                'Leave it out: several GPUs train by DistributedDataParallel then.')
 
 
 def enable_amp(cfg: Config) -> None:

@@ -48,4 +48,6 @@ def fake_quantize(x: Tensor, kernel: FakeQuantizeKernel, *parameters: Tensor) ->
         >>> fake_quantize(x, LIQActivationKernel(bit_width=2), torch.tensor(1.5))
         tensor([0.0000, 0.5000, 1.5000])
     """
+    if torch.jit.is_tracing():  # which can't keep what an autograd function runs
+        return kernel.forward(x.detach(), *[each.detach() for each in parameters])
     return _FakeQuantize.apply(kernel, x, *parameters)

@@ -61,7 +61,12 @@ class ConvPlan:
         if torch.is_grad_enabled() and not torch.jit.is_tracing():
             return _QuantConv2d.apply(self, dtype, len(input_parameters), x, weight, bias,
                                       *input_parameters, *weight_parameters)
-        # A trace (of the flops counter, say) sees the operators only outside an autograd function.
+        if torch.jit.is_tracing():
+            # A trace (of the flops counter, say) sees the operators only outside an autograd
+            # function, and what is computed in place has no gradient there.
+            x, weight = x.detach(), weight.detach()
+            input_parameters = tuple(each.detach() for each in input_parameters)
+            weight_parameters = tuple(each.detach() for each in weight_parameters)
         return self.convolve(
             Operand(self.input_kernel, x, input_parameters),
             Operand(self.weight_kernel, weight, weight_parameters), bias, dtype)

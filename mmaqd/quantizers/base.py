@@ -120,13 +120,24 @@ class Quantizer(nn.Module):
         # The buffer is read once, not in every forward: on a GPU each look would wait for it.
         if not self._known_initialized:
             if not bool(self.initialized):
-                raise UninitializedIntervalError(
-                    f'{self.name}: the interval was never initialized. Train with the hook '
-                    'mmaqd.InitializeIntervalsHook, run mmaqd.quantizers.calibrate(model, '
-                    'batches), or load the checkpoint of a trained low-bit model (a float '
-                    'checkpoint has no intervals).')
+                raise UninitializedIntervalError(self._uninitialized)
             self._known_initialized = True
         return self.learned_parameters
+
+    def __getattr__(self, name: str) -> Any:
+        # Python comes here after a property has raised an AttributeError.
+        if name == 'kernel_parameters':
+            raise UninitializedIntervalError(self._uninitialized)
+        return super().__getattr__(name)
+
+    @property
+    def _uninitialized(self) -> str:
+        counting = (' (To count the operations of a config, take '
+                    'tools/analysis_tools/model_size.py, which needs no intervals.)')
+        return (f'{self.name}: the interval was never initialized. Train with the hook '
+                'mmaqd.InitializeIntervalsHook, run mmaqd.quantizers.calibrate(model, batches), or '
+                'load the checkpoint of a trained low-bit model (a float checkpoint has no '
+                f'intervals).{counting if torch.jit.is_tracing() else ""}')
 
     def begin_training_step(self) -> None:
         """Keep the first parameter positive: the optimizer may have stepped below zero.

@@ -1,8 +1,11 @@
 """What a quantizer raises, besides errors of its arguments."""
 
 
-class UninitializedIntervalError(RuntimeError):
-    """A quantizer was used before its interval had a value."""
+class UninitializedIntervalError(RuntimeError, AttributeError):
+    """A quantizer was used before its interval had a value.
+
+    It is an AttributeError too, so that whoever asks by ``hasattr`` is told no.
+    """
 
 
 class CalibrationError(ValueError, UninitializedIntervalError):

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmaqd.engine.training_data import training_batches
-from mmaqd.quantizers import calibrate
+from mmaqd.quantizers import Quantizer, calibrate
 from mmaqd.registry import HOOKS
 
 from .arguments import check_positive
@@ -38,7 +38,7 @@ class InitializeIntervalsHook(Hook):
         started = calibrate(model, self._batches(runner), need_norms=True)
         if started:
             runner.logger.info(f'Started {started} quantization intervals from at most '
-                               f'{self.num_batches} training batches.')
+                               f'{self.num_batches} training batches.{_frozen(model)}')
             if not runner.cfg.get('load_from') and not _is_pretrained(model):
                 runner.logger.warning(
                     'The low-bit model is trained from scratch: load_from is None. Low bits need a '
@@ -49,6 +49,19 @@ class InitializeIntervalsHook(Hook):
     def _batches(self, runner: Runner) -> Iterator[Any]:
         # A generator, so that no worker is started when there is nothing to calibrate.
         yield from training_batches(runner, self.num_batches)
+
+
+def _frozen(model: nn.Module) -> str:
+    """A sentence about quantizers that frozen stages keep at their start, if there are any."""
+    frozen = [
+        name for name, module in model.named_modules()
+        if isinstance(module, Quantizer) and any(not parameter.requires_grad
+                                                 for parameter in module.parameters())
+    ]
+    if not frozen:
+        return ''
+    return (f' {len(frozen)} of them, {frozen[0]} the first, belong to frozen stages: like the '
+            'weights there they are not trained and stay at their start.')
 
 
 def _is_pretrained(model: nn.Module) -> bool:
