@@ -16,7 +16,7 @@ __all__ = [
     'STORED_SCALE', 'ActivationQuantizer', 'CalibrationError', 'CheckpointMismatchError',
     'DoReFaActivationQuantizer', 'DoReFaWeightQuantizer', 'LIQActivationQuantizer',
     'LIQWeightQuantizer', 'LSQActivationQuantizer', 'LSQPlusActivationQuantizer',
-    'LSQPlusWeightQuantizer', 'LSQWeightQuantizer', 'PACTActivationQuantizer',
-    'PackedWeightsError', 'Quantizer', 'UninitializedIntervalError', 'WeightQuantizer',
-    'build_quantizer', 'calibrate', 'calibrating', 'modes_kept', 'state_interval'
+    'LSQPlusWeightQuantizer', 'LSQWeightQuantizer', 'PACTActivationQuantizer', 'PackedWeightsError',
+    'Quantizer', 'UninitializedIntervalError', 'WeightQuantizer', 'build_quantizer', 'calibrate',
+    'calibrating', 'modes_kept', 'state_interval'
 ]

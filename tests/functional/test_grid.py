@@ -28,8 +28,8 @@ def test_activations_have_all_unsigned_codes(kernel: type, bits: int) -> None:
 def test_symmetric_weights_have_the_odd_codes_that_fit_int8(kernel: type, bits: int) -> None:
     grid = kernel(bits).grid
     n = 2**bits - 1
-    assert grid.values.tolist() == (list(range(-127, 128)) if bits == 8 else list(
-        range(-n, n + 1, 2)))
+    assert grid.values.tolist() == (
+        list(range(-127, 128)) if bits == 8 else list(range(-n, n + 1, 2)))
     assert grid.dtype == torch.int8 and grid.signed and grid.has_zero == (bits == 8)
 
 
@@ -40,8 +40,8 @@ def test_weights_of_lsq_have_twos_complement(bits: int) -> None:
 
 
 @pytest.mark.parametrize('bits', BITS)
-@pytest.mark.parametrize('kernel', [*UNSIGNED, LIQWeightKernel, DoReFaWeightKernel, LSQWeightKernel
-                                    ])
+@pytest.mark.parametrize('kernel',
+                         [*UNSIGNED, LIQWeightKernel, DoReFaWeightKernel, LSQWeightKernel])
 def test_indices_take_the_bits_of_the_kernel_and_come_back(kernel: type, bits: int) -> None:
     grid = kernel(bits).grid
     assert grid.bit_width == bits and grid.num_codes == len(grid.values)

@@ -94,14 +94,13 @@ class Checkout:
     """A process that measures the package of one checkout."""
 
     def __init__(self, root: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, '--serve'],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={
-                **os.environ, 'PYTHONPATH': str(root)
-            })
+        self.process = subprocess.Popen([sys.executable, __file__, '--serve'],
+                                        stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE,
+                                        text=True,
+                                        env={
+                                            **os.environ, 'PYTHONPATH': str(root)
+                                        })
 
     def round(self) -> dict[str, list[float]]:
         self.process.stdin.write('\n')
@@ -133,8 +132,8 @@ def main() -> None:
     for name, figures in rounds.items():
         for case in figures[0]:
             # The first round warms up, and what else disturbs a round makes it longer.
-            total, operators = (min(figure[case][part] for figure in figures[1:])
-                                for part in (0, 1))
+            total, operators = (
+                min(figure[case][part] for figure in figures[1:]) for part in (0, 1))
             print(f'| {name} | {case} | {total:.0f} | {operators:.0f} | {total - operators:.0f} |')
 
 
