@@ -38,6 +38,7 @@ def export_detector(config: str,
                     *,
                     size: Optional[tuple[int, int]] = None,
                     batch: int = 1,
+                    dynamic: bool = False,
                     raw: bool = False,
                     packed: bool = False,
                     engine: str = 'onnxruntime',
@@ -57,6 +58,8 @@ def export_detector(config: str,
         out: File to write, ending in .onnx.
         size: (height, width) of the input; None for the scale of the test pipeline, padded.
         batch: Images at a time.
+        dynamic: Let the file take images of any number and size; with ``raw``, as decoding needs a
+            fixed size.
         raw: Write prediction maps, without decoding and NMS.
         packed: Store weights of up to 4 bits in 4 or 2 bits, for ONNX Runtime.
         engine: ``'onnxruntime'`` or ``'openvino'``: whose integer kernels the file is for.
@@ -74,6 +77,9 @@ def export_detector(config: str,
         MissingPackage: onnx is not installed.
     """
     check_out(out, '.onnx')
+    if dynamic and (not raw or in_float):
+        raise ValueError('--dynamic: decoding and the float network need a fixed size. Give --raw '
+                         'without --float, or a --size.')
     if packed and (in_float or engine != 'onnxruntime'):
         raise ValueError(
             '--packed: packed weights are those of an integer network in ONNX Runtime; '
@@ -84,6 +90,7 @@ def export_detector(config: str,
     print_log(f'Converting {config} ...', 'current')
     converted = _converted(config, checkpoint, in_float, stream_bit_width, allow_float, cfg_options)
     recipe = _recipe(converted, checkpoint, size, batch, raw, engine, in_float)
+    recipe['dynamic'] = dynamic
     decoding = None if raw else decoding_of(converted.detector.bbox_head)
     if decoding is not None:
         recipe['thresholds'] = decoding.thresholds()
@@ -133,7 +140,10 @@ def _converted(config: str, checkpoint: str, in_float: bool, stream_bit_width: i
 def _model(converted: Converted, recipe: dict, decoding: Optional[Decoding], packed: bool) -> Any:
     graph, (height, width) = converted.graph, recipe['size']
     builder = Builder(*packed_versions(graph)) if packed else Builder()
-    image = builder.input('input', np.uint8, [recipe['batch'], 3, height, width])
+    shape = [recipe['batch'], 3, height, width]
+    if recipe['dynamic']:
+        shape = ['batch', 3, 'height', 'width']
+    image = builder.input('input', np.uint8, shape)
     if graph is None:
         captured = capture(converted.detector, height, width)
         maps = add_float_network(builder, captured, integer_mean(converted.detector), image)

@@ -269,7 +269,7 @@ class Detector:
             return size
         if not self.fit:
             raise DetectError(f'{what}, larger than the input of {wide} x {high}: export with '
-                              '--dynamic or a larger --size, or shrink it with --fit (fit=True).')
+                              'a larger --size, or shrink it with --fit (fit=True).')
         return self._resized(width, height, fit=True)
 
     def _prepare(self, image: np.ndarray) -> np.ndarray:

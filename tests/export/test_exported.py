@@ -111,3 +111,14 @@ def test_where_a_file_goes_is_checked_before_the_work(name: str, problem: str, t
     (tmp_path / 'folder.onnx').mkdir()
     with pytest.raises((ValueError, PermissionError), match=problem):
         check_out(str(tmp_path / name), '.onnx')
+
+
+@pytest.mark.parametrize(('options', 'problem'), [
+    (dict(dynamic=True), '--dynamic: .*--raw'),
+    (dict(packed=True, engine='openvino'), '--packed: .*ONNX Runtime'),
+    (dict(packed=True, in_float=True), '--packed: .*--float'),
+], ids=str)  # yapf: disable
+def test_options_that_contradict_each_other_are_refused(options: dict, problem: str,
+                                                        tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=problem):
+        export_detector('no.py', 'no.pth', str(tmp_path / 'a.onnx'), **options)

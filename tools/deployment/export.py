@@ -23,11 +23,19 @@ def parse_args() -> argparse.Namespace:
         choices=['onnxruntime', 'openvino'],
         default='onnxruntime',
         help='whose integer kernels the file is for (%(default)s); the numbers are the same')
+    parser.add_argument(
+        '--dynamic', action='store_true', help='any number and size of images; with --raw')
     parser.add_argument('--raw', action='store_true', help='prediction maps, no boxes and NMS')
     parser.add_argument(
         '--packed', action='store_true', help='weights in 4 or 2 bits, for ONNX Runtime')
     parser.add_argument(
         '--float', action='store_true', dest='in_float', help='the float network of a float config')
+    parser.add_argument(
+        '--stream-bits',
+        type=int,
+        default=8,
+        dest='stream_bit_width',
+        help='bits of skip and top-down connections (%(default)s, the most that engines run)')
     parser.add_argument(
         '--allow-float', action='store_true', help='convs that a rule leaves in float stay so')
     parser.add_argument(
