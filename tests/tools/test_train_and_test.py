@@ -73,14 +73,15 @@ def test_testing_with_nothing_but_a_checkpoint(monkeypatch, called):
         show_dir=None,
         wait_time=2,
         tta=False,
+        engine=None,
         cfg_options=None,
         launcher='none')
 
 
 def test_testing_with_every_option(monkeypatch, called):
     run_tool(monkeypatch, 'test.py', 'c.py', 'a.pth', '--work-dir', 'w', '--out', 'o.pkl', '--show',
-             '--show-dir', 's', '--wait-time', '0.5', '--tta', '--launcher', 'slurm',
-             '--local_rank', '1', '--cfg-options', 'a=1')
+             '--show-dir', 's', '--wait-time', '0.5', '--tta', '--engine', 'openvino', '--launcher',
+             'slurm', '--local_rank', '1', '--cfg-options', 'a=1')
     assert called == dict(
         config='c.py',
         checkpoint='a.pth',
@@ -90,5 +91,6 @@ def test_testing_with_every_option(monkeypatch, called):
         show_dir='s',
         wait_time=0.5,
         tta=True,
+        engine='openvino',
         cfg_options=dict(a=1),
         launcher='slurm')
