@@ -53,12 +53,28 @@ def detector_macs(model: nn.Module, height: int, width: int) -> dict[str, int]:
         dict[str, int]: Number by module name, in the order in which they run.
     """
     model = deepcopy(model).eval()
-    image = torch.zeros(1, 3, height, width)
+    image = torch.zeros(1, image_channels(model), height, width)
     with torch.no_grad(), only_quantized(model, ()):
         try:
             return count_macs(deepcopy(model).to('meta'), image.to('meta'))
         except (NotImplementedError, RuntimeError):  # an operator, or a tensor, that needs values
             return count_macs(model.cpu(), image)
+
+
+def image_channels(model: nn.Module) -> int:
+    """Number of channels of the images that a detector takes: 1 for grey ones, 3, 4, ...
+
+    Args:
+        model (nn.Module): A detector, or its backbone.
+
+    Returns:
+        int: What its first conv takes, of which a Focus layer in front makes four times as many; 3
+        where there is no conv.
+    """
+    modules = list(getattr(model, 'backbone', model).modules())
+    convs = [module for module in modules if isinstance(module, nn.Conv2d)]
+    has_focus = any(type(module).__name__ == 'Focus' for module in modules)
+    return convs[0].in_channels // (4 if has_focus else 1) if convs else 3
 
 
 class _Counter(TorchDispatchMode):

@@ -7,7 +7,10 @@ from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
 from torch import Tensor, nn
 
 from mmaqd.analysis import bit_operations, count_macs, with_float_work
+from mmaqd.analysis.macs import detector_macs, image_channels
 from mmaqd.conversion import quantization_table
+from mmaqd.registry import MODELS
+from tests.helpers.detector import build, model_cfg
 
 
 @pytest.mark.parametrize('layer, shape, expected', [
@@ -69,3 +72,20 @@ def test_a_product_without_weights_is_work_in_float() -> None:
     rows = with_float_work(quantization_table(model), macs)
     assert [(row.module, row.num_weights) for row in rows] == [('0', 16), ('1', 0)]
     assert bit_operations(rows, macs) == 1024 * sum(macs.values())
+
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_images_of_any_number_of_channels(channels: int) -> None:
+    cfg = model_cfg('RetinaNet', 4)
+    cfg['backbone']['in_channels'] = channels
+    cfg['data_preprocessor'].update(mean=None, std=None, bgr_to_rgb=False)
+    model = build(cfg)
+    macs = detector_macs(model, 64, 64)
+    assert macs['backbone.conv1'] == model.backbone.conv1.weight.numel() * 32 * 32
+    assert macs['backbone.conv1'] == channels * 49 * 8 * 32 * 32
+
+
+def test_a_focus_layer_takes_a_quarter_of_what_its_conv_takes() -> None:
+    backbone = MODELS.build(dict(type='mmdet.CSPDarknet', widen_factor=0.125, deepen_factor=0.33))
+    assert image_channels(backbone) == 3
+    assert image_channels(nn.ReLU()) == 3
