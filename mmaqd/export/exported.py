@@ -1,14 +1,13 @@
 """From a config and a checkpoint to one ONNX file that detects: image in, boxes out."""
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import os.path as osp
 from typing import Any, Optional
 
 import numpy as np
 import torch
+import torch.nn as nn
 from mmengine.config import Config
 from mmengine.logging import print_log
 
@@ -17,7 +16,9 @@ from mmaqd.engine.pipelines import evaluation_pipeline
 from mmaqd.version import __version__
 
 from .capture import capture
-from .convert import Converted, convert_detector, load_detector
+from .convert import convert_loaded
+from .files import Loaded, check_out, load_trained, sha256_of
+from .graph import IntegerGraph
 from .image import integer_mean
 from .onnx.builder import Builder, import_onnx
 from .onnx.decode import add_detections
@@ -77,6 +78,8 @@ def export_detector(config: str,
         MissingPackage: onnx is not installed.
     """
     check_out(out, '.onnx')
+    if batch < 1:
+        raise ValueError(f'--batch must be at least 1, but got {batch}.')
     if dynamic and (not raw or in_float):
         raise ValueError('--dynamic: decoding and the float network need a fixed size. Give --raw '
                          'without --float, or a --size.')
@@ -87,14 +90,22 @@ def export_detector(config: str,
     import_onnx()
     if not raw:
         import_engine(engine)
-    print_log(f'Converting {config} ...', 'current')
-    converted = _converted(config, checkpoint, in_float, stream_bit_width, allow_float, cfg_options)
-    recipe = _recipe(converted, checkpoint, size, batch, raw, engine, in_float)
-    recipe['dynamic'] = dynamic
-    decoding = None if raw else decoding_of(converted.detector.bbox_head)
+    loaded = load_trained(config, checkpoint, cfg_options)
+    recipe = _recipe(loaded, size)
+    recipe.update(
+        batch=batch,
+        dynamic=dynamic,
+        raw=raw,
+        engine=engine,
+        integer=not in_float,
+        checkpoint_sha256=sha256_of(checkpoint))
+    decoding = None if raw else decoding_of(loaded.detector.bbox_head)
     if decoding is not None:
         recipe['thresholds'] = decoding.thresholds()
-    model = _model(converted, recipe, decoding, packed)
+    print_log(f'Converting {config} ...', 'current')
+    graph = None if in_float else convert_loaded(
+        loaded, stream_bit_width=stream_bit_width, allow_float=allow_float)
+    model = _model(loaded.detector, graph, recipe, decoding, packed)
     _save(model, recipe, out)
     if not raw:
         print_log('Running the test image ...', 'current')
@@ -108,45 +119,18 @@ def export_detector(config: str,
     return recipe
 
 
-def check_out(out: str, suffix: str) -> None:
-    """Check that a file can be written, and make its folder.
-
-    Raises:
-        ValueError: It has another ending.
-        PermissionError: It can't be written.
-    """
-    if not out.endswith(suffix):
-        raise ValueError(f'--out: the file ends in {suffix}, but got {out!r}.')
-    folder = osp.dirname(osp.abspath(out))
-    os.makedirs(folder, exist_ok=True)
-    existing = out if osp.exists(out) else folder
-    if not os.access(existing, os.W_OK) or osp.isdir(out):
-        raise PermissionError(f"--out: {out!r} can't be written.")
-
-
-def _converted(config: str, checkpoint: str, in_float: bool, stream_bit_width: int,
-               allow_float: bool, cfg_options: Optional[dict]) -> Converted:
-    if in_float:
-        cfg, detector, meta = load_detector(config, checkpoint, cfg_options)
-        return Converted(None, cfg, detector, meta)
-    return convert_detector(
-        config,
-        checkpoint,
-        stream_bit_width=stream_bit_width,
-        allow_float=allow_float,
-        cfg_options=cfg_options)
-
-
-def _model(converted: Converted, recipe: dict, decoding: Optional[Decoding], packed: bool) -> Any:
-    graph, (height, width) = converted.graph, recipe['size']
+def _model(detector: nn.Module, graph: Optional[IntegerGraph], recipe: dict,
+           decoding: Optional[Decoding], packed: bool) -> Any:
+    """The network of a graph, or the float one of the detector, and its decoding."""
+    height, width = recipe['size']
     builder = Builder(*packed_versions(graph)) if packed else Builder()
     shape = [recipe['batch'], 3, height, width]
     if recipe['dynamic']:
         shape = ['batch', 3, 'height', 'width']
     image = builder.input('input', np.uint8, shape)
     if graph is None:
-        captured = capture(converted.detector, height, width)
-        maps = add_float_network(builder, captured, integer_mean(converted.detector), image)
+        captured = capture(detector, height, width)
+        maps = add_float_network(builder, captured, integer_mean(detector), image)
         maps = _renamed(builder, maps)
     else:
         maps = add_network(builder, graph, image, engine=recipe['engine'], packed=packed)
@@ -165,26 +149,21 @@ def _renamed(builder: Builder, maps: tuple[tuple[str, ...], ...]) -> tuple[tuple
         for kind, names in zip(KINDS, maps))
 
 
-def _recipe(converted: Converted, checkpoint: str, size: Optional[tuple[int, int]], batch: int,
-            raw: bool, engine: str, in_float: bool) -> dict[str, Any]:
-    cfg, detector = converted.cfg, converted.detector
+def _recipe(loaded: Loaded, size: Optional[tuple[int, int]]) -> dict[str, Any]:
+    """How images are prepared, and what the file was made of."""
+    cfg, detector = loaded.cfg, loaded.detector
     preprocessor, resize = detector.data_preprocessor, _resize(cfg)
     divisor = int(getattr(preprocessor, 'pad_size_divisor', 1))
     height, width = size or (-(-side // divisor) * divisor for side in resize['scale'][::-1])
-    if batch < 1 or height < 1 or width < 1 or height % divisor or width % divisor:
-        raise ValueError(f'--size, --batch: got {height} x {width} and {batch}, but the sides must '
-                         f'be multiples of {divisor} (pad_size_divisor) and batch at least 1.')
+    if height < 1 or width < 1 or height % divisor or width % divisor:
+        raise ValueError(f'--size: got {height} x {width}, but the sides must be multiples of '
+                         f'{divisor} (pad_size_divisor).')
     if size:
         resize['scale'] = [width, height]
     return dict(
         version=1,
-        classes=_classes(converted),
+        classes=_classes(loaded),
         size=[height, width],
-        batch=batch,
-        dynamic=False,
-        raw=raw,
-        engine=engine,
-        integer=not in_float,
         resize=resize,
         pad=dict(divisor=divisor, value=integer_mean(detector).tolist()),
         color='rgb' if getattr(preprocessor, '_channel_conversion', False) else 'bgr',
@@ -193,8 +172,7 @@ def _recipe(converted: Converted, checkpoint: str, size: Optional[tuple[int, int
             for row in quantization_table(detector)
         ],
         versions=dict(mmaqd=__version__, torch=torch.__version__, onnx=import_onnx().__version__),
-        config=dict(name=osp.basename(str(cfg.filename or '')), text=cfg.pretty_text),
-        checkpoint_sha256=_sha256(checkpoint))
+        config=dict(name=osp.basename(str(cfg.filename or '')), text=cfg.pretty_text))
 
 
 def _resize(cfg: Config) -> dict[str, Any]:
@@ -215,20 +193,12 @@ def _resize(cfg: Config) -> dict[str, Any]:
                      'are prepared is not known. Give it one.')
 
 
-def _classes(converted: Converted) -> list[str]:
-    meta = converted.meta.get('dataset_meta') or {}
-    metainfo = (converted.cfg.get('test_dataloader') or {}).get('dataset', {}).get('metainfo') or {}
+def _classes(loaded: Loaded) -> list[str]:
+    meta = loaded.meta.get('dataset_meta') or {}
+    metainfo = (loaded.cfg.get('test_dataloader') or {}).get('dataset', {}).get('metainfo') or {}
     named = meta.get('classes') or metainfo.get('classes')
-    number = converted.detector.bbox_head.num_classes
+    number = loaded.detector.bbox_head.num_classes
     return [str(each) for each in named] if named else [f'class {each}' for each in range(number)]
-
-
-def _sha256(path: str) -> str:
-    if not osp.isfile(path):
-        return ''
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(
-            hashlib, 'file_digest') else hashlib.sha256(file.read()).hexdigest()
 
 
 def _save(model: Any, recipe: dict, out: str) -> None:

@@ -1,9 +1,7 @@
 """From a config and a checkpoint to a packed file, an eighth or a fifteenth of its size."""
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import os.path as osp
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +12,15 @@ import torch
 import torch.nn as nn
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.registry import DefaultScope
-from mmengine.runner import load_checkpoint
 from torch import Tensor
 
 from mmaqd.checkpoints import pack_state, read_checkpoint
 from mmaqd.functional import IntegerGrid
 from mmaqd.layers import QuantConv2d
 from mmaqd.quantizers import Quantizer, UninitializedIntervalError, WeightQuantizer
-from mmaqd.registry import MODELS
 from mmaqd.version import __version__
+
+from .files import check_out, load_trained, sha256_of
 
 _SUFFIX = '.safetensors'
 _MEGABYTE = 1e6
@@ -77,18 +74,14 @@ def pack_checkpoint(config: str,
         CheckpointError, CheckpointMismatchError: The checkpoint is damaged or another model's.
         ModuleNotFoundError: safetensors is not installed.
     """
-    _check_out(out)
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(cfg_options or {})
-    cfg.model.pop('distillation', None)  # of the training alone
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
-        model = MODELS.build(cfg.model).eval()
-    meta = load_checkpoint(model, checkpoint, map_location='cpu').get('meta', {})
+    check_out(out, _SUFFIX)
+    loaded = load_trained(config, checkpoint, cfg_options)
+    model = loaded.detector
     about = dict(
-        dataset_meta=json.dumps(meta.get('dataset_meta', {})),
-        config=_config_text(cfg),
+        dataset_meta=json.dumps(loaded.meta.get('dataset_meta', {})),
+        config=_config_text(loaded.cfg),
         config_name=osp.basename(config),
-        checkpoint_sha256=_sha256(Path(checkpoint).expanduser()),
+        checkpoint_sha256=sha256_of(checkpoint),
         mmaqd_version=__version__,
         torch_version=torch.__version__,
         mmengine_version=mmengine.__version__,
@@ -145,20 +138,6 @@ def _check_not_tied(convs: dict[str, QuantConv2d]) -> None:
         if owner is not conv:
             raise ValueError(f'{other} and {name} have one weight and two quantizers, so there are '
                              'two sets of codes. Share the layer, or leave it in float.')
-
-
-def _check_out(out: str) -> None:
-    if not out.endswith(_SUFFIX):
-        raise ValueError(f'--out: a packed file ends in {_SUFFIX}, but got {out!r}.')
-    folder = osp.dirname(osp.abspath(out))
-    os.makedirs(folder, exist_ok=True)
-    if not os.access(out if osp.exists(out) else folder, os.W_OK) or osp.isdir(out):
-        raise PermissionError(f'--out: {out!r} can\'t be written.')
-
-
-def _sha256(path: Path) -> str:
-    """Of a file; nothing for a URL."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''
 
 
 def _config_text(cfg: Config) -> str:

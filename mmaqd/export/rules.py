@@ -64,9 +64,8 @@ class Reader:
                 self.values[node] = Image(self.mean)
             if node.op != 'call_function':
                 continue
-            operator = getattr(node.target, '__name__', str(node.target))
-            operator = str(node.target) if 'aten' in str(node.target) else operator
-            found = RULES.get(str(node.target), RULES.get(operator))
+            # Operators of torch are named by their text, Python's by their name.
+            found = RULES.get(str(node.target)) or RULES.get(node.target.__name__)
             if found is None:
                 raise self.unsupported(node, f'{node.target} has no integer form here')
             value = found(self, node)
@@ -155,28 +154,32 @@ def _float_conv(reader: Reader, node: fx.Node, layer: str, source: Value) -> Val
     weights, kernel = reader.tensor(weight).float(), kernel_from_text(weight_text)
     if kernel is not None:
         weights = kernel.forward(weights, *(reader.tensor(each) for each in weight_parameters))
+    return _value_in_float(reader, layer, source, weights, bias, (*geometry, groups))
+
+
+def _value_in_float(reader: Reader, layer: str, source: Value, weights: Tensor, bias: Any,
+                    geometry: tuple) -> ConvValue:
+    """A conv that stays in float; stride, padding and dilation are one number or two."""
+    *lengths, groups = geometry
+    pairs = tuple(tuple(each) * (2 // len(each)) for each in lengths)
     shift = np.zeros(len(weights)) if bias is None else reader.array(bias)
     return ConvValue(
         reader.use(layer), layer, source, None,
-        weights.cpu().numpy(), (*(tuple(each) for each in geometry), groups), np.ones(len(weights)),
-        shift)
+        weights.cpu().numpy(), (*pairs, groups), np.ones(len(weights)), shift)
 
 
 @rule('aten.conv2d.default')
 def _plain_conv(reader: Reader, node: fx.Node) -> Value:
     """A conv that no quantizer was asked for."""
-    x, weight, bias, stride, padding, dilation, groups = (*node.args, *(None, [1], [0], [1],
-                                                                        1)[len(node.args) - 2:])
+    defaults = (None, [1], [0], [1], 1)
+    x, weight, bias, *geometry = (*node.args, *defaults[len(node.args) - 2:])
     layer = reader.captured.layer(weight)
     if not reader.allow_float:
         raise UnsupportedOperator(
             f'{layer}: its weights are in float, so it has no integer form. Quantize weights and '
             'input, or convert with allow_float (--allow-float).')
-    shift = np.zeros(reader.tensor(weight).shape[0]) if bias is None else reader.array(bias)
-    pairs = tuple(tuple(each) * (2 // len(each)) for each in (stride, padding, dilation))
-    return ConvValue(
-        reader.use(layer), layer, reader.value(node, x), None,
-        reader.tensor(weight).float().cpu().numpy(), (*pairs, groups), np.ones(len(shift)), shift)
+    return _value_in_float(reader, layer, reader.value(node, x),
+                           reader.tensor(weight).float(), bias, tuple(geometry))
 
 
 @rule('aten._native_batch_norm_legit_no_training.default')

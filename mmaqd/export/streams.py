@@ -71,7 +71,6 @@ class _Recorder(fx.Interpreter):
     def __init__(self, captured: Captured, wanted: set[fx.Node]) -> None:
         super().__init__(captured.program.graph_module)
         self.captured = captured
-        self.wanted = {node.name for node in wanted}
         self.by_name = {node.name: node for node in wanted}
         self.ranges: dict[fx.Node, tuple[float, float]] = {}
 
@@ -82,8 +81,8 @@ class _Recorder(fx.Interpreter):
 
     def run_node(self, node: fx.Node) -> Any:
         result = super().run_node(node)
-        if node.name in self.wanted:
-            key = self.by_name[node.name]
+        key = self.by_name.get(node.name)
+        if key is not None:
             low, high = self.ranges.get(key, (0.0, 0.0))
             self.ranges[key] = min(low, float(result.min())), max(high, float(result.max()))
         return result

@@ -122,6 +122,7 @@ class Applied:
     name: str
     source: Value
     function: str
+    nonnegative = True  # exp and sigmoid
 
 
 Value = Union[Image, ConvValue, Sum, Pooled, Upsampled, Applied]

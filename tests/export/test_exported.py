@@ -11,7 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 import mmaqd
-from mmaqd.export.exported import check_out, export_detector
+from mmaqd.export.exported import export_detector
+from mmaqd.export.files import check_out
 from mmaqd.export.runtime import Detector
 from mmaqd.registry import MODELS
 from tests.helpers.bccd import BCCD, needs_bccd

@@ -215,8 +215,8 @@ GOOD = picture(48, 64)
     (GOOD[:0], r'shape \(0, 64, 3\)'),
     (picture(1, 300), '300 x 1 pixels .* resized to 64 x 0, it is too thin'),
     (picture(300, 1), '1 x 300 pixels .* resized to 0 x 64, it is too thin'),
-    (picture(64,
-             48), 'resized to 48 x 64, larger than the input of 64 x 48: export with a larger --size'),
+    (picture(64, 48),
+     'resized to 48 x 64, larger than the input of 64 x 48: export with a larger --size'),
 ])
 def test_images_that_are_refused(tmp_path: Path, image: Any, words: str) -> None:
     detector = Detector(exported_file(tmp_path / 'model.onnx'))

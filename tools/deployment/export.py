@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from mmengine.config import DictAction
+from model_arguments import add_conversion, parser_for_checkpoint
 
 from mmaqd.export.exported import export_detector
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='path of the config')
-    parser.add_argument('checkpoint', help='its trained or calibrated checkpoint')
-    parser.add_argument('--out', required=True, help='model.onnx to write')
+    parser = parser_for_checkpoint(__doc__, 'model.onnx to write')
+    add_conversion(parser)
     parser.add_argument(
         '--size', type=int, nargs=2, metavar=('H', 'W'), help='input size (the test pipeline\'s)')
     parser.add_argument('--batch', type=int, default=1, help='images at a time (%(default)s)')
@@ -30,19 +28,6 @@ def parse_args() -> argparse.Namespace:
         '--packed', action='store_true', help='weights in 4 or 2 bits, for ONNX Runtime')
     parser.add_argument(
         '--float', action='store_true', dest='in_float', help='the float network of a float config')
-    parser.add_argument(
-        '--stream-bits',
-        type=int,
-        default=8,
-        dest='stream_bit_width',
-        help='bits of skip and top-down connections (%(default)s, the most that engines run)')
-    parser.add_argument(
-        '--allow-float', action='store_true', help='convs that a rule leaves in float stay so')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='keys of the config and their new values')
     return parser.parse_args()
 
 
