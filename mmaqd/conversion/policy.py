@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Collection, Mapping, Optional, Sequence
 
-_ROLES = ('weight_quantizer', 'input_quantizer')
+ROLES = ('weight_quantizer', 'input_quantizer')
 _SELECTORS = ('pattern', 'module_type')
 
 
@@ -66,10 +66,10 @@ class QuantizationPolicy:
         return {name: self._assignment(name, types) for name in names}
 
     def _assignment(self, name: str, types: Mapping[str, Collection[str]]) -> Assignment:
-        assigned = {role: getattr(self.default, role) for role in _ROLES}
+        assigned = {role: getattr(self.default, role) for role in ROLES}
         for rule in self.rules:
             if _matches(rule, name, types):
-                for role in _ROLES:
+                for role in ROLES:
                     if role in rule:
                         assigned[role] = _override(assigned[role], rule[role], rule)
         return Assignment(**assigned)
@@ -80,13 +80,13 @@ def _checked(rule: Any, position: int) -> dict:
     if not isinstance(rule, dict) or not _has_selector(rule):
         raise ValueError(f'{where}: a rule is a dict with a pattern (a string), a module_type (a '
                          'class name or a list of them) or both, and at least one of '
-                         f'{", ".join(_ROLES)}, but got {rule!r}.')
-    unknown = set(rule) - {*_SELECTORS, *_ROLES}
+                         f'{", ".join(ROLES)}, but got {rule!r}.')
+    unknown = set(rule) - {*_SELECTORS, *ROLES}
     if unknown:
         raise ValueError(f'{where} ({_selection(rule)}): unknown key(s) '
                          f'{", ".join(sorted(unknown))}; known are '
-                         f'{", ".join((*_SELECTORS, *_ROLES))}.')
-    if not any(role in rule for role in _ROLES):
+                         f'{", ".join((*_SELECTORS, *ROLES))}.')
+    if not any(role in rule for role in ROLES):
         raise ValueError(f'{where} ({_selection(rule)}) says nothing: give weight_quantizer, '
                          'input_quantizer or both.')
     return rule

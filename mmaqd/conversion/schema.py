@@ -8,8 +8,9 @@ from mmaqd.layers import MultiLevelQuantizer
 from mmaqd.quantizers import ActivationQuantizer, WeightQuantizer
 from mmaqd.registry import MODELS, QUANTIZERS
 
-BLOCK_KEYS = ('weight_quantizer', 'input_quantizer', 'rules')
-ROLES = BLOCK_KEYS[:2]
+from .policy import ROLES
+
+BLOCK_KEYS = (*ROLES, 'rules')
 _WRONG_KINDS = dict(
     weight_quantizer=(ActivationQuantizer, MultiLevelQuantizer),
     input_quantizer=(WeightQuantizer, ))
