@@ -77,9 +77,8 @@ def _check_recipe(recipe: dict[str, Any]) -> None:
         'dynamic':
         isinstance(recipe['dynamic'], bool),
     }
-    wrong = [key for key, value in right.items() if not value]
-    if wrong:
-        raise ValueError(', '.join(wrong))
+    if not all(right.values()):
+        raise ValueError(', '.join(key for key, value in right.items() if not value))
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
@@ -165,14 +164,15 @@ def _open_onnxruntime(path: str, threads: Optional[int]) -> tuple[Run, list[Opti
     return lambda images: tuple(session.run(['dets', 'labels'], {'input': images})), shape
 
 
+def openvino_options(threads: Optional[int] = None) -> dict[str, Any]:
+    """Options that keep floats in float32: OpenVINO takes bfloat16 where the processor has it."""
+    options = {'INFERENCE_PRECISION_HINT': 'f32'}
+    return {**options, 'INFERENCE_NUM_THREADS': threads} if threads else options
+
+
 def _open_openvino(path: str, threads: Optional[int]) -> tuple[Run, list[Optional[int]]]:
-    openvino = import_engine('openvino')
-    core = openvino.Core()
-    # Floats stay floats: newer processors would decode boxes in bfloat16 otherwise.
-    options: dict[str, Any] = {'INFERENCE_PRECISION_HINT': 'f32'}
-    if threads:
-        options['INFERENCE_NUM_THREADS'] = threads
-    compiled = core.compile_model(core.read_model(path), 'CPU', options)
+    core = import_engine('openvino').Core()
+    compiled = core.compile_model(core.read_model(path), 'CPU', openvino_options(threads))
     dets, labels = compiled.output('dets'), compiled.output('labels')
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,8 @@ from mmdet.structures import DetDataSample
 
 from mmaqd.export import runtime
 from mmaqd.export.onnx.builder import Builder
-from mmaqd.export.runtime import DetectError, Detector, draw, pattern_image, read_recipe, to_json
+from mmaqd.export.runtime import (DetectError, Detector, draw, openvino_options, pattern_image,
+                                  read_recipe, to_json)
 from tests.helpers.engines import ENGINES, need
 from tests.helpers.exported import BOXES, LABELS, SCORES, exported_file, recipe
 
@@ -367,6 +368,16 @@ def test_options_that_are_refused(tmp_path: Path) -> None:
     need('openvino')
     with pytest.warns(UserWarning, match='was written for onnxruntime'):
         Detector(path, 'openvino')
+
+
+def test_openvino_keeps_floats_in_float32(tmp_path: Path) -> None:
+    need('openvino')
+    import openvino
+    core = openvino.Core()
+    path = exported_file(tmp_path / 'model.onnx', recipe(engine='openvino'))
+    compiled = core.compile_model(core.read_model(path), 'CPU', openvino_options(threads=1))
+    assert compiled.get_property('INFERENCE_PRECISION_HINT') == openvino.Type.f32
+    assert compiled.get_property('INFERENCE_NUM_THREADS') == 1
 
 
 def test_code_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,10 @@ def parse_args() -> argparse.Namespace:
         choices=['onnxruntime', 'openvino'],
         default='onnxruntime',
         help='whose integer kernels the file is for (%(default)s); the numbers are the same')
-    parser.add_argument(
-        '--dynamic', action='store_true', help='any number and size of images; with --raw')
+    parser.add_argument('--dynamic', action='store_true', help='any number and size of images')
     parser.add_argument('--raw', action='store_true', help='prediction maps, no boxes and NMS')
+    parser.add_argument(
+        '--qonnx', action='store_true', help='prediction maps as QONNX, for FPGA tools')
     parser.add_argument(
         '--packed', action='store_true', help='weights in 4 or 2 bits, for ONNX Runtime')
     parser.add_argument(
