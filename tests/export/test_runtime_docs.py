@@ -24,7 +24,8 @@ def test_code_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(blocks) == 3
     meta = recipe(size=[480, 640], resize={'scale': [640, 480], 'keep_ratio': True})
     exported_file(tmp_path / 'model.onnx', meta)
-    (tmp_path / 'photo.jpg').write_bytes(cv2.imencode('.jpg', np.full((60, 80, 3), 90, np.uint8))[1].tobytes())
+    (tmp_path / 'photo.jpg').write_bytes(
+        cv2.imencode('.jpg', np.full((60, 80, 3), 90, np.uint8))[1].tobytes())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, 'runtime', runtime)
     for block in blocks:
