@@ -364,7 +364,7 @@ def test_options_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DetectError, match='threads is 0'):
         Detector(path, threads=0)
     need('openvino')
-    with pytest.warns(UserWarning, match='was written for onnxruntime'):
+    with pytest.warns(UserWarning, match='is for onnxruntime: export with --engine openvino'):
         Detector(path, 'openvino')
 
 
