@@ -107,14 +107,17 @@ def _check_structure(module: nn.Module, given: Mapping[str, Any], prefix: str, w
         key for key in expected if key not in given and not key.startswith(absent)
         and not key.endswith('num_batches_tracked')
     ]
+    learned = {own + key for own, each in by_prefix.items() for key in each.learned}
+    reshaped = [
+        key for key in given
+        if key in expected and expected[key].shape != getattr(given[key], 'shape', None)
+    ]
     problems = {
         'lacks':
         lacking if whole else [key for key in lacking if key.startswith(quantizers)],
         'has also': [key for key in given if key not in expected],
-        'has in another shape': [
-            key for key in given
-            if key in expected and expected[key].shape != getattr(given[key], 'shape', None)
-        ],
+        # Of what quantizers learn, they say themselves which option makes the shape.
+        'has in another shape': [] if learned.issuperset(reshaped) else reshaped,
     }
     if any(problems.values()):
         problems['lacks'] = lacking

@@ -136,6 +136,13 @@ def test_checkpoint_of_another_detector(load, detector, bits):
         'it has also bbox_head')
 
 
+def test_checkpoint_of_another_granularity_names_the_option(load, low_bit_state):
+    cfg = model_cfg('RetinaNet', 4)
+    cfg['quantization']['weight_quantizer']['axis'] = 0
+    assert_refused(load, build(cfg), low_bit_state,
+                   r'backbone.conv1.weight_quantizer: the interval .* shape \(\).*Set axis \(None')
+
+
 @pytest.mark.parametrize('bits', [None, 4], ids=['float', 'w4a4'])
 def test_checkpoint_of_other_classes(load, bits):
     state = build(model_cfg('RetinaNet', bits, num_classes=7)).state_dict()
