@@ -89,11 +89,20 @@ def _check_state(module: nn.Module, state_dict: dict, prefix: str, local_metadat
         spread_levels(module, given)
         whole = local_metadata.get('loaded', False) or _is_strict()
         _check_structure(module, given, prefix, whole)
-        check_values(module, given)
+        check_values(module, given if whole else _without_averaged_counts(given))
         for own, quantizer in _quantizers(module).items():
             state = {key[len(own):]: given[key] for key in given if key.startswith(own)}
             if state:
                 quantizer.check_state(f'{prefix}{own[:-1]}', state)
+
+
+def _without_averaged_counts(state: Mapping[str, Any]) -> dict[str, Any]:
+    """MMDetection's SyncNormHook gives the counts of all processes' BN as their float mean."""
+    return {
+        key: value
+        for key, value in state.items()
+        if not (key.endswith('num_batches_tracked') and value.is_floating_point())
+    }
 
 
 def _check_structure(module: nn.Module, given: Mapping[str, Any], prefix: str, whole: bool) -> None:

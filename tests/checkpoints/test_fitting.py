@@ -8,6 +8,7 @@ import torch
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from mmaqd.checkpoints import CheckpointError
 from mmaqd.quantizers import CheckpointMismatchError, Quantizer, UninitializedIntervalError
 from tests.helpers.detector import (LEVELS, build, build_calibrated, make_batch, model_cfg,
                                     raw_outputs)
@@ -168,6 +169,17 @@ def test_checkpoint_of_the_backbone_alone(load, low_bit_state):
     state = {key: value for key, value in low_bit_state.items() if key.startswith('backbone')}
     assert_refused(load, build(model_cfg('RetinaNet', 4)), state,
                    r'lacks neck.* and \d+ more. Use the config')
+
+
+def test_states_of_norms_averaged_over_processes(low_bit_state):
+    model = build(model_cfg('RetinaNet', 4))
+    part = {key: value.float() + 0.5 for key, value in low_bit_state.items() if '.bn' in key}
+    model.load_state_dict(part, strict=False)
+    own = model.state_dict()
+    assert any('num_batches_tracked' in key for key in part)
+    assert all(torch.equal(own[key], value.to(own[key].dtype)) for key, value in part.items())
+    with pytest.raises(CheckpointError, match='num_batches_tracked is of torch.float32'):
+        model.load_state_dict({**low_bit_state, **part})
 
 
 def test_empty_state(load):
