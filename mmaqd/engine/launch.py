@@ -17,6 +17,7 @@ from mmaqd.checkpoints import WORLD_SIZE, last_whole_checkpoint
 from mmaqd.compat import check_data_files, setup_cpu_distributed
 
 from .explanations import explain_single_value
+from .layer_decay import spare_single_values
 from .pipelines import plain_datasets
 from .promises import add_missing_hooks, how_to_go_on, what_comes_next
 
@@ -161,6 +162,7 @@ def build_runner(cfg: Config) -> Runner:
         ValueError: The parameters of a low-bit model would be sharded.
     """
     _refuse_sharding(cfg)
+    spare_single_values(cfg)
     setup_cpu_distributed(cfg, cfg.launcher)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
