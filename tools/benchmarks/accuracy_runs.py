@@ -185,10 +185,8 @@ class Run:
             evaluator = dict(metric_items=METRICS, classwise=True, outfile_prefix=detections)
             return {**options, **{f'test_evaluator.{key}': evaluator[key] for key in evaluator}}
         options['randomness.seed'] = self.seed
-        if step == 'train':
-            options['default_hooks.checkpoint.max_keep_ckpts'] = 2  # of which a kill spoils one
-            if 'start' in self.needs:
-                options['load_from'] = self.needs['start'].checkpoint
+        if step == 'train' and 'start' in checkpoints:
+            options['load_from'] = checkpoints['start']
         return options
 
     def _noted(self) -> dict[str, dict[str, Any]]:

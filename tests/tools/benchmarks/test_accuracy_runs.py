@@ -18,20 +18,17 @@ def finish(run, step: str = 'train') -> None:
     run.end(step)
 
 
-KEPT = 'default_hooks.checkpoint.max_keep_ckpts=2'
-
-
 def test_training_starts_from_a_row_and_learns_from_another(study):
     low = study().run('low', 4)
     for run in low.needs.values():
         finish(run)
     assert low.needs['start'].arguments('train') == [
         'configs/net.py', '--work-dir', 'out/base/seed_4', '--resume', '--cfg-options',
-        'randomness.seed=4', KEPT
+        'randomness.seed=4'
     ]
     assert low.arguments('train') == [
         'configs/low.py', '--work-dir', 'out/low/seed_4', '--resume', '--cfg-options',
-        'model.bits=2', 'model.teacher=out/long/seed_4/epoch_3.pth', 'randomness.seed=4', KEPT,
+        'model.bits=2', 'model.teacher=out/long/seed_4/epoch_3.pth', 'randomness.seed=4',
         'load_from=out/base/seed_4/epoch_3.pth'
     ]
 
