@@ -22,7 +22,9 @@ html_title = f'mmaqd {VERSION}'
 
 extensions = ['myst_parser', 'sphinx.ext.napoleon', 'autoapi.extension', 'sphinx_copybutton']
 root_doc = 'README'
-include_patterns = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'docs/**', 'configs/**/*.md', 'configs/*.md']
+include_patterns = [
+    'README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'docs/**', 'configs/**/*.md', 'configs/*.md'
+]
 exclude_patterns = ['**/.*', 'data', 'work_dirs', 'build', 'docs/_build', 'mmaqd', 'tools', 'tests']
 nitpicky = False
 # Constants that one hidden module imports from another; names that two packages export.
@@ -56,7 +58,7 @@ autoapi_root = 'docs/api'
 autoapi_add_toctree_entry = False
 autoapi_keep_files = False
 autoapi_options = ['members', 'undoc-members', 'show-inheritance', 'imported-members']
-autoapi_python_class_content = 'both'
+autoapi_python_class_content = 'class'
 autoapi_member_order = 'groupwise'
 autoapi_ignore = ['*/.mim/*']
 # What a package exports is documented there; of single modules only those that users import.

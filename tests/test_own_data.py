@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -59,14 +58,14 @@ def test_every_command(folder: Path, monkeypatch: pytest.MonkeyPatch, form: str,
     make_own(folder / 'data' / 'own', form, grey)
     copying, *commands = commands_of(PAGE)
     (folder / 'my_detector').mkdir()
-    assert shlex.split(copying) == ['cp', '-r', 'configs/own_data', 'my_detector']
+    assert copying == ['cp', '-r', 'configs/own_data', 'my_detector']
     for path in TEMPLATE.glob('*.py'):
         (folder / 'my_detector' / path.name).write_text(path.read_text())
     edit(folder / 'my_detector' / 'my_data.py', annotations=form, **EDITED)
     images = 'data/own/images' if form == 'coco' else 'data/own/JPEGImages'
     for command in commands:
-        command = command.replace('epoch_12.pth', 'epoch_1.pth').replace('data/own/images', images)
-        run_tool(monkeypatch, command)
+        command = [word.replace('epoch_12.pth', 'epoch_1.pth') for word in command]
+        run_tool(monkeypatch, [images if word == 'data/own/images' else word for word in command])
     found = json.loads((folder / 'found' / 'detections.json').read_text())
     assert [each['width'] for each in found] == [64] * 4
     metrics = [json.loads(path.read_text()) for path in folder.glob('work_dirs/w4a4/*/*.json')]
@@ -81,6 +80,16 @@ def test_the_augmentation_is_applied(folder: Path):
     assert 'train_pipeline' not in config
     assert config.model.bbox_head.num_classes == len(config.classes)
     assert config.load_from == f'work_dirs/float/epoch_{config.max_epochs}.pth'
+
+
+def test_the_low_bit_model_is_the_float_twin_quantized():
+    twin, low = (Config.fromfile(TEMPLATE / f'{name}.py').model for name in ('float', 'w4a4'))
+    assert low.pop('type') == 'mmaqd.QuantizedDetector'
+    assert low.pop('detector') == twin.pop('type')
+    assert low.pop('quantization').weight_quantizer.bit_width == 4
+    assert twin.backbone.pop('init_cfg').type == 'mmaqd.FoldInputStd'
+    assert low.backbone.pop('init_cfg') is None  # load_from brings all weights
+    assert low == twin
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path):

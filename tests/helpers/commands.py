@@ -1,48 +1,84 @@
-"""The commands that documents print, and how tests run or parse them."""
+"""The commands that documents print: what bash makes of them, and how tests parse or run them."""
 from __future__ import annotations
 
+import argparse
 import re
 import runpy
-import shlex
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-_BLOCK = re.compile(r'^```bash\n(.*?)^```', flags=re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r'^```(\w+)\n(.*?)^```', flags=re.DOTALL | re.MULTILINE)
+# What documents may call. Each becomes a function that prints its arguments, so nothing is run.
+KNOWN = ('bash', 'cd', 'cp', 'ln', 'make', 'mim', 'pip', 'pre-commit', 'python')
+_STUBS = '\n'.join(rf'{name}() {{ printf "%s\x1f" {name} "$@"; printf "\x1e"; }}' for name in KNOWN)
 
 
-def commands_of(text: str) -> list[str]:
-    """The commands in the ``bash`` blocks of a document, joined lines and no comments."""
-    lines = '\n'.join(_BLOCK.findall(text)).replace('\\\n', ' ').splitlines()
-    commands = [_without_comment(line) for line in lines]
-    return [each for each in commands if each]
+class Parsed(Exception):
+    """A command line was parsed without an error."""
 
 
-def _without_comment(line: str) -> str:
-    return re.split(r'(?:^|\s)#', line)[0].strip()
+def commands_of(text: str) -> list[list[str]]:
+    """The words of each command in the ``bash`` blocks of a document, variables replaced.
+
+    Raises:
+        AssertionError: bash can't read a block, or it calls something that is not in ``KNOWN``.
+    """
+    blocks = [block for language, block in BLOCK.findall(text) if language == 'bash']
+    script = '\n'.join(blocks).replace('.venv/bin/', '')
+    with tempfile.TemporaryDirectory() as empty:
+        done = subprocess.run(['/bin/bash', '-c', f'{_STUBS}\nPATH=\n{script}'],
+                              capture_output=True,
+                              text=True,
+                              cwd=empty)
+    assert not done.stderr, done.stderr
+    return [call.split('\x1f')[:-1] for call in done.stdout.split('\x1e')[:-1]]
 
 
-def tool_of(command: str) -> tuple[Path, list[str]] | None:
-    """The script of ours that a command calls, and its arguments; None for other commands."""
-    words = [word for word in shlex.split(command)]
-    if len(words) < 2 or words[0] != 'python' or not words[1].startswith('tools/'):
+def script_of(words: list[str]) -> Path | None:
+    """The script of ours that a command calls; None for other commands."""
+    if words[0] != 'python' or not words[1].endswith('.py'):
         return None
-    return ROOT / words[1], words[2:]
+    # In another folder it is a copy of the script of this name.
+    path = ROOT / words[1] if '/' in words[1] else next((ROOT / 'tools').rglob(words[1]))
+    assert path.is_file(), f'{words[1]} does not exist'
+    return path
 
 
-def run_tool(monkeypatch: Any, command: str) -> None:
+def run_tool(monkeypatch: Any, words: list[str]) -> None:
     """Run a command that calls a script of ours, in this process.
 
     Raises:
-        AssertionError: The script ended with an error status.
+        AssertionError: It calls none, or the script ended with an error status.
     """
-    found = tool_of(command)
-    assert found is not None, f'{command} calls no script of tools/'
-    script, arguments = found
-    monkeypatch.setattr(sys, 'argv', [str(script), *arguments])
+    script = script_of(words)
+    assert script is not None, f'{words} calls no script of tools/'
+    monkeypatch.setattr(sys, 'argv', [str(script), *words[2:]])
     monkeypatch.syspath_prepend(str(script.parent))
     try:
         runpy.run_path(str(script), run_name='__main__')
     except SystemExit as stop:
-        assert stop.code in (None, 0), f'{command} ended with {stop.code}'
+        assert stop.code in (None, 0), f'{words} ended with {stop.code}'
+
+
+def parse_tool(monkeypatch: Any, words: list[str]) -> None:
+    """Let the parser of a script of ours read a command, and stop there.
+
+    Raises:
+        AssertionError: It has another opinion of the command.
+    """
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(*arguments: Any, **named: Any) -> None:
+        parse(*arguments, **named)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_and_stop)
+    try:
+        run_tool(monkeypatch, words)
+    except Parsed:
+        return
+    raise AssertionError(f'{words[1]} has no command line')

@@ -1,6 +1,7 @@
-"""Draw the two pictures of the README: AP, size and latency as recorded, and detections.
+"""Draw what the README shows: AP, size and latency as recorded, detections, and badges.
 
     python tools/dev/front_page.py plot
+    python tools/dev/front_page.py badges
     MMAQD_BCCD=/path/to/bccd/ python tools/dev/front_page.py detections
 """
 from __future__ import annotations
@@ -42,6 +43,16 @@ PACKED = {
 }
 SHOWN = ('BloodImage_00057.jpg', )  # which lies in the repository
 FLOAT, LOW = '#7a869a', '#1565c0'
+BADGES = dict(
+    python='3.10+', MMDetection='3.x', torch='2.1+', licence='Apache 2.0', arXiv='2007.06919')
+# Drawn here, so that they are seen without the network too.
+BADGE = '''<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" role="img">
+<title>{name} {value}</title>
+<rect width="{width}" height="20" rx="3" fill="{low}"/>
+<path d="M3 0h{split}v20h-{split}a3 3 0 0 1-3-3v-14a3 3 0 0 1 3-3z" fill="#444d56"/>
+<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11" text-anchor="middle">
+<text x="{left}" y="14">{name}</text><text x="{right}" y="14">{value}</text></g></svg>
+'''
 
 
 def recorded_ap() -> dict[str, list[float]]:
@@ -147,15 +158,34 @@ def draw_detections(path: Path) -> None:
     figure.savefig(path, dpi=160, bbox_inches='tight', pad_inches=0.05)
 
 
+def draw_badges(folder: Path) -> None:
+    """Write a badge for each of what is needed."""
+    folder.mkdir(exist_ok=True)
+    for name, value in BADGES.items():
+        split, rest = (12 + round(6.9 * len(text)) for text in (name, value))
+        text = BADGE.format(
+            name=name,
+            value=value,
+            low=LOW,
+            width=split + rest,
+            split=split - 3,
+            left=split / 2,
+            right=split + rest / 2)
+        (folder / f'{name.lower()}.svg').write_text(text)
+
+
 PICTURES = dict(
-    plot=(draw_plot, 'front_plot.png'), detections=(draw_detections, 'front_detections.jpg'))
+    plot=(draw_plot, 'front_plot.png'),
+    detections=(draw_detections, 'front_detections.jpg'),
+    badges=(draw_badges, 'badges'))
 
 
 def main() -> None:
     """Draw as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('picture', choices=PICTURES)
-    parser.add_argument('--out', type=Path, help='file to write (in docs/images)')
+    parser.add_argument(
+        '--out', type=Path, help='file, or folder of badges, to write (in docs/images)')
     args = parser.parse_args()
     draw, name = PICTURES[args.picture]
     draw(args.out or IMAGES / name)
