@@ -74,7 +74,7 @@ def skip_internal(app: Any, what: str, name: str, obj: Any, skip: bool, options:
 
 
 def escape_bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Let |x| in a docstring be an absolute value, which would be a substitution, and ** a power."""
+    """Let |x| in a docstring be an absolute value, not a substitution, and ** a power."""
     for index, line in enumerate(lines):
         parts = re.split(r'(``.+?``)', line)
         parts[::2] = [re.sub(r'(?<!\\)(\||\*\*(?=\w))', _escaped, part) for part in parts[::2]]
