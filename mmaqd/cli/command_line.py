@@ -1,4 +1,4 @@
-"""How the command line tools end: by Ctrl-C, and by an error in several processes."""
+"""How a command starts on the library, and ends: by Ctrl-C, by an error in several processes."""
 from __future__ import annotations
 
 import os
@@ -6,6 +6,7 @@ import sys
 import zlib
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib import import_module
 from typing import Iterator
 
 INTERRUPTED = 130  # what a shell gives for SIGINT
@@ -13,12 +14,13 @@ INTERRUPTED = 130  # what a shell gives for SIGINT
 
 @contextmanager
 def command_line() -> Iterator[None]:
-    """Let a tool end well.
+    """Import the library, and let a command end well.
 
     Ctrl-C ends it with one line, its reason if it has one, instead of a traceback. An error that
     several processes of a launcher have in common is printed by one of them.
     """
     try:
+        load_package()
         yield
     except KeyboardInterrupt as stop:
         if os.environ.get('RANK', '0') == '0':
@@ -28,6 +30,12 @@ def command_line() -> Iterator[None]:
         if not _is_first_to_say(f'{type(error).__name__}: {error}'):
             sys.exit(1)
         raise
+
+
+def load_package() -> None:
+    """Make ``import mmaqd`` complete, which the command ``mmaqd`` has put off."""
+    public = import_module('mmaqd.api')
+    vars(import_module('mmaqd')).update({name: getattr(public, name) for name in public.__all__})
 
 
 def _is_first_to_say(message: str) -> bool:
