@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import zlib
 from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
-from typing import Iterator
+from threading import current_thread, main_thread
+from typing import Any, Iterator
 
 INTERRUPTED = 130  # what a shell gives for SIGINT
 
@@ -19,17 +21,16 @@ def command_line() -> Iterator[None]:
     Ctrl-C ends it with one line, its reason if it has one, instead of a traceback. An error that
     several processes of a launcher have in common is printed by one of them.
     """
+    if _num_processes() > 1 and current_thread() is main_thread():
+        signal.signal(signal.SIGINT, _interrupt_once)
     try:
-        load_package()
-        yield
+        with _errors_said_once():
+            load_package()
+            yield
     except KeyboardInterrupt as stop:
         if os.environ.get('RANK', '0') == '0':
             print(f'\n{stop}' if str(stop) else '\nStopped.', file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except Exception as error:
-        if not _is_first_to_say(f'{type(error).__name__}: {error}'):
-            sys.exit(1)
-        raise
 
 
 def load_package() -> None:
@@ -38,9 +39,29 @@ def load_package() -> None:
     vars(import_module('mmaqd')).update({name: getattr(public, name) for name in public.__all__})
 
 
+def _num_processes() -> int:
+    return int(os.environ.get('WORLD_SIZE', 1))
+
+
+def _interrupt_once(*_: Any) -> None:
+    """Take Ctrl-C; a launcher sends it a second time, which would spoil the last words."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _errors_said_once() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not _is_first_to_say(f'{type(error).__name__}: {error}'):
+            sys.exit(1)
+        raise
+
+
 def _is_first_to_say(message: str) -> bool:
     """Whether no other process that torchrun started has come with this message."""
-    if int(os.environ.get('WORLD_SIZE', 1)) == 1 or 'MASTER_PORT' not in os.environ:
+    if _num_processes() == 1 or 'MASTER_PORT' not in os.environ:
         return True
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
     key = f'mmaqd/error/{attempt}/{zlib.crc32(message.encode())}'
