@@ -1,4 +1,4 @@
-"""How our commands are spelled to the user: in the way in which this process was started."""
+"""The process: how its user spells our commands, and whether an error is his Ctrl-C."""
 from __future__ import annotations
 
 import os.path as osp
@@ -38,6 +38,16 @@ def command(name: str, *arguments: object) -> str:
     else:
         words = ['mmaqd', name]
     return shlex.join([*words, *map(str, arguments)])
+
+
+def was_interrupted(error: Optional[BaseException]) -> bool:
+    """Whether an error is Ctrl-C, or came of it.
+
+    MMEngine turns Ctrl-C into a ``SyntaxError`` while it writes the config, as for a checkpoint.
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _tools_folder(script: str) -> Optional[str]:

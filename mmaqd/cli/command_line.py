@@ -11,6 +11,8 @@ from importlib import import_module
 from threading import current_thread, main_thread
 from typing import Any, Iterator
 
+from mmaqd.invocation import was_interrupted
+
 INTERRUPTED = 130  # what a shell gives for SIGINT
 
 
@@ -27,15 +29,21 @@ def command_line() -> Iterator[None]:
         with _errors_said_once():
             load_package()
             yield
-    except KeyboardInterrupt as stop:
+    except (Exception, KeyboardInterrupt) as stop:
+        if not was_interrupted(stop):
+            raise
+        reason = str(stop) if isinstance(stop, KeyboardInterrupt) else ''
         if os.environ.get('RANK', '0') == '0':
-            print(f'\n{stop}' if str(stop) else '\nStopped.', file=sys.stderr)
+            print(f'\n{reason or "Stopped."}', file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
 def load_package() -> None:
     """Make ``import mmaqd`` complete, which the command ``mmaqd`` has put off."""
-    public = import_module('mmaqd.api')
+    try:
+        public = import_module('mmaqd.api')
+    except ImportError as error:  # it says what is missing and how to install it
+        sys.exit(f'mmaqd: {error}')
     vars(import_module('mmaqd')).update({name: getattr(public, name) for name in public.__all__})
 
 
@@ -54,7 +62,7 @@ def _errors_said_once() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_first_to_say(f'{type(error).__name__}: {error}'):
+        if not was_interrupted(error) and not _is_first_to_say(f'{type(error).__name__}: {error}'):
             sys.exit(1)
         raise
 
