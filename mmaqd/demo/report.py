@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Sequence
 
-from mmaqd.analysis import (bit_operations, build_detector, detector_macs, image_bits,
+from mmaqd.analysis import (bit_operations, build_detector, detector_macs,
                             packed_weight_bytes, with_float_work)
 from mmaqd.conversion import quantization_table
 
@@ -51,20 +51,18 @@ def report_row(model: str, config: str | Path, metrics: dict[str, float],
     Returns:
         ReportRow: The row of the table.
     """
-    cfg, detector = build_detector(config)
+    _, detector = build_detector(config)
     rows = quantization_table(detector)
     macs = detector_macs(detector, image_size, image_size)
-    bits_of_image = image_bits(cfg, rows, macs)
-    inputs = [bits_of_image.get(row.module, row.input_bits) for row in rows]
     return ReportRow(
         model=model,
         ap=round(100 * metrics['coco/bbox_mAP'], 1),
         ap50=round(100 * metrics['coco/bbox_mAP_50'], 1),
         weight_bits=_summary([row.weight_bits for row in rows]),
-        input_bits=_summary(inputs),
+        input_bits=_summary([row.input_bits for row in rows]),
         weight_megabytes=round(packed_weight_bytes(rows) / 1e6, 2),
         giga_bit_operations=round(
-            bit_operations(with_float_work(rows, macs), macs, bits_of_image) / 1e9, 1))
+            bit_operations(with_float_work(rows, macs), macs) / 1e9, 1))
 
 
 def write_report(rows: Sequence[ReportRow], folder: str | Path) -> str:
