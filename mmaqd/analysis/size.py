@@ -6,7 +6,7 @@ A row of that table is anything with the attributes ``module``, ``weight_bits``,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping, Optional, Protocol, Sequence
+from typing import Any, Iterable, Mapping, Protocol, Sequence
 
 from mmengine.config import Config
 
@@ -16,7 +16,7 @@ _FLOAT_BITS = 32
 
 
 class TableRow(Protocol):
-    """What is needed of a row: name, bits (32 for float, 8 for the image) and number of weights of a layer."""
+    """What is needed of a row: a layer's name, bits (32 for float) and number of weights."""
 
     module: str
     weight_bits: int

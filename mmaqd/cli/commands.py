@@ -9,10 +9,10 @@ from mmaqd.version import __version__
 from .table import Command, Table
 
 TABLE = Table(
-    'Low-bit object detectors for MMDetection 3.x, by config alone.',
-    {
+    'Low-bit object detectors for MMDetection 3.x, by config alone.', {
         'From a float detector to a low-bit one': (
-            Command('train', 'mmaqd.cli.train', 'Train the detector of a config, float or low-bit.'),
+            Command('train', 'mmaqd.cli.train',
+                    'Train the detector of a config, float or low-bit.'),
             Command('test', 'mmaqd.cli.test', 'Evaluate a checkpoint, or an exported file.'),
             Command('calibrate', 'mmaqd.cli.calibrate',
                     'Make a low-bit checkpoint of a float one in minutes, without training.'),

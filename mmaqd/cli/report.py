@@ -11,9 +11,9 @@ from .table import Command, Table
 _SIZE = 'size'
 TABLE = Table(
     __doc__, {
-        'Of a config': (Command(
-            _SIZE, 'mmaqd.cli.report:model_size',
-            'Bytes, MACs and bit operations of each layer; also: mmaqd report CONFIG.'), ),
+        'Of a config':
+        (Command(_SIZE, 'mmaqd.cli.report:model_size',
+                 'Bytes, MACs and bit operations of each layer; also: mmaqd report CONFIG.'), ),
         'Of a training': (Command('intervals', 'mmaqd.cli.report:plot_intervals',
                                   'The learned intervals over the iterations.'), ),
         'Of a checkpoint': (

@@ -23,8 +23,8 @@ class LayerQuantization:
     Attributes:
         module: Name in the model.
         weight_bits: Bits of a weight, 32 for float.
-        input_bits: Bits of an input value, 32 for float, 8 for the image: it comes as uint8 integers,
-            so nothing quantizes it.
+        input_bits: Bits of an input value, 32 for float, 8 for the image: it comes as uint8
+            integers, so nothing quantizes it.
         granularity: ``'per_tensor'`` or ``'per_channel'`` of the weights, None for float.
         weight_quantizer: Class name, None for float.
         input_quantizer: Class name, None for float and for the image.
@@ -44,8 +44,9 @@ class LayerQuantization:
 def quantization_table(model: nn.Module) -> list[LayerQuantization]:
     """One row for every conv and every other module with a parameter of two or more dimensions.
 
-    They come in module order, and the first of them takes the image. A module that multiplies by such parameters in another way than by a
-    quantized weight is listed in float: attention, queries, tables of positions, ...
+    They come in module order, and the first of them takes the image. A module that multiplies by
+    such parameters in another way than by a quantized weight is listed in float: attention,
+    queries, tables of positions, ...
     """
     rows = [
         _row(name, module) for name, module in model.named_modules()
@@ -60,8 +61,10 @@ def quantization_table(model: nn.Module) -> list[LayerQuantization]:
 def format_table(rows: list[LayerQuantization]) -> str:
     """``rows`` as text."""
     header = ['module', 'weight bits', 'input bits', 'granularity', 'weights']
-    lines = [[row.module, row.weight_bits,
-              _input_text(row), row.granularity or '-', row.num_weights] for row in rows]
+    lines = [[
+        row.module, row.weight_bits,
+        _input_text(row), row.granularity or '-', row.num_weights
+    ] for row in rows]
     return AsciiTable([header, *lines]).table
 
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Sequence
 
-from mmaqd.analysis import (bit_operations, build_detector, detector_macs,
-                            packed_weight_bytes, with_float_work)
+from mmaqd.analysis import (bit_operations, build_detector, detector_macs, packed_weight_bytes,
+                            with_float_work)
 from mmaqd.conversion import quantization_table
 
 _HEADER = ('model', 'AP', 'AP50', 'bits of weights', 'bits of inputs', 'weights (MB)',
@@ -61,8 +61,7 @@ def report_row(model: str, config: str | Path, metrics: dict[str, float],
         weight_bits=_summary([row.weight_bits for row in rows]),
         input_bits=_summary([row.input_bits for row in rows]),
         weight_megabytes=round(packed_weight_bytes(rows) / 1e6, 2),
-        giga_bit_operations=round(
-            bit_operations(with_float_work(rows, macs), macs) / 1e9, 1))
+        giga_bit_operations=round(bit_operations(with_float_work(rows, macs), macs) / 1e9, 1))
 
 
 def write_report(rows: Sequence[ReportRow], folder: str | Path) -> str:

@@ -84,8 +84,9 @@ def calibrate_checkpoint(config: str,
             save_param_scheduler=False,
             meta=dict(epoch=0, iter=0))
     norms = f' and {len(norms)} BN got new statistics' if reestimate_bn else ''
-    print(f'Calibrated on {progress}: {started} quantizers got intervals{norms}. Wrote {out}. Next: '
-          f'{command("test", config, out)}')
+    print(
+        f'Calibrated on {progress}: {started} quantizers got intervals{norms}. Wrote {out}. Next: '
+        f'{command("test", config, out)}')
     return started
 
 

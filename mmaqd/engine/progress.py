@@ -37,6 +37,6 @@ class Progress:
         return f'{self._batches} batches ({self._images} images)'
 
     def _is_new_part(self) -> bool:
-        before, now = (_PARTS * each // self.num_batches
-                       for each in (self._batches - 1, self._batches))
+        before, now = (
+            _PARTS * each // self.num_batches for each in (self._batches - 1, self._batches))
         return now > before

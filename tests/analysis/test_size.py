@@ -6,7 +6,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmaqd.analysis import (LayerSize, bit_operations, count_macs, detector_macs, image_size, layer_sizes, packed_weight_bytes, size_summary, size_table)
+from mmaqd.analysis import (LayerSize, bit_operations, count_macs, detector_macs, image_size,
+                            layer_sizes, packed_weight_bytes, size_summary, size_table)
 from mmaqd.conversion import prepare, quantization_table
 from tests.helpers.detector import DETECTORS, build, model_cfg
 

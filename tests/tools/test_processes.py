@@ -43,11 +43,12 @@ def press_ctrl_c(process: subprocess.Popen, log: Path, when: str) -> None:
     os.killpg(process.pid, signal.SIGINT)
 
 
-@pytest.mark.parametrize('command', [
-    ['bash', TOOLS / 'dist_train.sh', 'CONFIG', 2],
-    [sys.executable, '-m', 'mmaqd', 'train', 'CONFIG'],
-],
-                         ids=['dist_train.sh', 'mmaqd'])
+@pytest.mark.parametrize(
+    'command', [
+        ['bash', TOOLS / 'dist_train.sh', 'CONFIG', 2],
+        [sys.executable, '-m', 'mmaqd', 'train', 'CONFIG'],
+    ],
+    ids=['dist_train.sh', 'mmaqd'])
 def test_ctrl_c_ends_in_one_line(tmp_path, command):
     config, log = tmp_path / 'tiny.py', tmp_path / 'log'
     run_cfg(make_coco(tmp_path / 'data', 8), tmp_path / 'work', bits=4, epochs=500).dump(config)

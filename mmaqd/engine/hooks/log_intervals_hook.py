@@ -18,9 +18,9 @@ class LogIntervalsHook(Hook):
     """Writes every interval to the visualizer's backends as the scalar ``interval/<quantizer>``.
 
     It does so where the training starts, every ``interval`` iterations, and where it ends, so that
-    a short training has a curve too. An interval per channel is written as its mean over the channels. An interval that changes by
-    more than 10 times from one record to the next is warned of: that is no learning, but steps of
-    the optimizer that are larger than the interval.
+    a short training has a curve too. An interval per channel is written as its mean over the
+    channels. An interval that changes by more than 10 times from one record to the next is warned
+    of: that is no learning, but steps of the optimizer that are larger than the interval.
 
     Args:
         interval: Number of training iterations between two records, at least 1.
