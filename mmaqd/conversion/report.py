@@ -79,6 +79,7 @@ def _image_is_integer(model: nn.Module) -> bool:
     if not getattr(preprocessor, '_enable_normalize', False):
         return preprocessor is not None
     mean, std = preprocessor.mean, preprocessor.std
+    # On the meta device nobody knows.
     return not mean.is_meta and bool((mean == mean.round()).all()) and bool((std == 1).all())
 
 
