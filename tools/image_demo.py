@@ -1,38 +1,9 @@
-"""Detect objects in images by a checkpoint, in PyTorch, and draw them."""
+"""``mmaqd image-demo``, with the mmaqd of the checkout that this file lies in."""
+import sys
+from pathlib import Path
 
-from __future__ import annotations
-
-import argparse
-
-from mmaqd.engine.command_line import command_line
-from mmaqd.engine.inference import detect_images
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='path of the config')
-    parser.add_argument('checkpoint', help='its checkpoint, or a packed one (.safetensors)')
-    parser.add_argument('images', help='image, or folder of images')
-    parser.add_argument('--out', required=True, help='folder; images go to vis/, JSON to preds/')
-    parser.add_argument(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        dest='score_threshold',
-        help='lowest score that is drawn (%(default)s)')
-    parser.add_argument('--device', help='such as cuda:1; by default a GPU if there is one')
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Detect as the command line says."""
-    args = parse_args()
-    with command_line():
-        found = detect_images(**vars(args))
-    counts = [sum(score >= args.score_threshold for score in each['scores']) for each in found]
-    print(f'{sum(counts)} detections in {len(found)} images: {args.out}/vis')
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from mmaqd.cli.image_demo import main  # noqa: E402
 
 if __name__ == '__main__':
     main()

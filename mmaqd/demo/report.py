@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Sequence
 
-from mmaqd.analysis import (bit_operations, build_detector, detector_macs, image_bits,
-                            packed_weight_bytes, with_float_work)
+from mmaqd.analysis import (bit_operations, build_detector, detector_macs, packed_weight_bytes,
+                            with_float_work)
 from mmaqd.conversion import quantization_table
 
 _HEADER = ('model', 'AP', 'AP50', 'bits of weights', 'bits of inputs', 'weights (MB)',
@@ -55,20 +55,17 @@ def report_row(model: str, config: str | Path, metrics: dict[str, float],
     Returns:
         ReportRow: The row of the table.
     """
-    cfg, detector = build_detector(config)
+    _, detector = build_detector(config)
     rows = quantization_table(detector)
     macs = detector_macs(detector, image_size, image_size)
-    bits_of_image = image_bits(cfg, rows, macs)
-    inputs = [bits_of_image.get(row.module, row.input_bits) for row in rows]
     return ReportRow(
         model=model,
         ap=round(100 * metrics['coco/bbox_mAP'], 1),
         ap50=round(100 * metrics['coco/bbox_mAP_50'], 1),
         weight_bits=_summary([row.weight_bits for row in rows]),
-        input_bits=_summary(inputs),
+        input_bits=_summary([row.input_bits for row in rows]),
         weight_megabytes=round(packed_weight_bytes(rows) / 1e6, 2),
-        giga_bit_operations=round(
-            bit_operations(with_float_work(rows, macs), macs, bits_of_image) / 1e9, 1))
+        giga_bit_operations=round(bit_operations(with_float_work(rows, macs), macs) / 1e9, 1))
 
 
 def with_file(row: ReportRow, file: Path | None, milliseconds: float | None) -> ReportRow:

@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 
 from mmaqd.checkpoints import WORLD_SIZE, last_whole_checkpoint
 from mmaqd.compat import check_data_files, setup_cpu_distributed
+from mmaqd.invocation import was_interrupted
 
 from .explanations import explain_single_value
 from .layer_decay import spare_single_values
@@ -67,9 +68,9 @@ def train(config: str,
     add_missing_hooks(runner)
     try:
         runner.train()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(how_to_go_on(runner)) from None
-    except ValueError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt(how_to_go_on(runner)) from None
         raise explain_single_value(error, runner.model) or error
     runner.logger.info(what_comes_next(runner, config))
     return runner

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 
 from mmaqd.conversion import quantization_table
 from mmaqd.engine.pipelines import evaluation_pipeline
+from mmaqd.invocation import command
 from mmaqd.version import __version__
 
 from .capture import capture
@@ -107,11 +108,9 @@ def export_detector(config: str,
         print_log('Running the test image ...', 'current')
         recipe['self_test'] = _self_test(out, recipe)
         _save(model, recipe, out)
-    following = 'benchmark.py' if raw else 'detect.py'
-    arguments = out if raw else f'{out} IMAGE_OR_FOLDER --out detected'
     print_log(
         f'Wrote {out}, {osp.getsize(out) / 1e6:.2f} MB, for images of {recipe["size"][1]} x '
-        f'{recipe["size"][0]}. Next: python tools/deployment/{following} {arguments}', 'current')
+        f'{recipe["size"][0]}.{"" if qonnx else " Next: " + _next_command(out, recipe)}', 'current')
     return recipe
 
 
@@ -128,6 +127,14 @@ def _check_options(batch: int, dynamic: bool, qonnx: bool, packed: bool, engine:
             'leave out --float, --qonnx and --engine, or --packed.')
     if qonnx and in_float:
         raise ValueError('--qonnx: QONNX is a form of the integer network; leave out --float.')
+
+
+def _next_command(out: str, recipe: dict) -> str:
+    if not recipe['raw']:
+        return command('detect', out, 'IMAGE_OR_FOLDER', '--out', 'detected')
+    name = osp.basename(out).removesuffix('.onnx')
+    return command('benchmark', f'{recipe["engine"]}:{name}={out}', '--shape', recipe['batch'], 3,
+                   *recipe['size'])
 
 
 def _model(detector: nn.Module, graph: Optional[IntegerGraph], recipe: dict,

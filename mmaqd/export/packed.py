@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmaqd.checkpoints import pack_state, read_checkpoint
 from mmaqd.functional import IntegerGrid
+from mmaqd.invocation import command
 from mmaqd.layers import QuantConv2d
 from mmaqd.quantizers import Quantizer, UninitializedIntervalError, WeightQuantizer
 from mmaqd.version import __version__
@@ -92,7 +93,7 @@ def pack_checkpoint(config: str,
     Path(out).write_bytes(content)
     _check_written(out, state)
     packed = PackedFile(out, len(content), _float_bytes(model))
-    print_log(f'Wrote {packed}. Next: python tools/test.py {config} {out}', 'current')
+    print_log(f'Wrote {packed}. Next: {command("test", config, out)}', 'current')
     return packed
 
 

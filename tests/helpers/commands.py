@@ -10,10 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from mmaqd.invocation import SCRIPTS
+
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r'^```(\w+)\n(.*?)^```', flags=re.DOTALL | re.MULTILINE)
 # What documents may call. Each becomes a function that prints its arguments, so nothing is run.
-KNOWN = ('bash', 'cd', 'cp', 'ln', 'make', 'mim', 'pip', 'pre-commit', 'python')
+KNOWN = ('bash', 'cd', 'cp', 'ln', 'make', 'mim', 'mmaqd', 'pip', 'pre-commit', 'python')
 _STUBS = '\n'.join(rf'{name}() {{ printf "%s\x1f" {name} "$@"; printf "\x1e"; }}' for name in KNOWN)
 
 
@@ -35,7 +37,15 @@ def commands_of(text: str) -> list[list[str]]:
                               text=True,
                               cwd=empty)
     assert not done.stderr, done.stderr
-    return [call.split('\x1f')[:-1] for call in done.stdout.split('\x1e')[:-1]]
+    return [_as_script(call.split('\x1f')[:-1]) for call in done.stdout.split('\x1e')[:-1]]
+
+
+def _as_script(words: list[str]) -> list[str]:
+    """The script that does what a command ``mmaqd NAME ...`` does."""
+    if words[0] != 'mmaqd':
+        return words
+    assert words[1] in SCRIPTS, f'mmaqd has no command {words[1]!r}'
+    return ['python', f'tools/{SCRIPTS[words[1]]}', *words[2:]]
 
 
 def script_of(words: list[str]) -> Path | None:
