@@ -108,11 +108,11 @@ def test_every_row_of_the_tables_leads_somewhere(name):
 
 @pytest.mark.parametrize('name', SCRIPTS)
 def test_every_script_calls_its_command(name):
-    path = ROOT / 'tools' / SCRIPTS[name]
+    path, module = ROOT / 'tools' / SCRIPTS[name], name.replace('-', '_')
     if path.is_symlink():
-        assert path.resolve() == ROOT / 'mmaqd' / 'cli' / f'{name}.py'
+        assert path.resolve() == ROOT / 'mmaqd' / 'cli' / f'{module}.py'
     else:
-        assert f'from mmaqd.cli.{name} import main' in path.read_text()
+        assert f'from mmaqd.cli.{module} import main' in path.read_text()
         assert path.read_text().startswith(f'"""``mmaqd {name}``')
 
 
