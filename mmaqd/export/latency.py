@@ -13,7 +13,7 @@ from typing import Callable, Mapping, Sequence
 import numpy as np
 
 from .onnx.builder import MissingPackage
-from .runtime import openvino_options
+from .runtime import DetectError, compile_openvino, import_engine
 
 ENGINES = ('onnxruntime', 'openvino')
 Run = Callable[[np.ndarray], object]
@@ -115,12 +115,10 @@ def _load_onnxruntime(path: str, threads: int, trace: str = '') -> Run:
 
 def _load_openvino(path: str, threads: int, counters: bool = False) -> Run:
     try:
-        import openvino
-    except ImportError as error:
+        import_engine('openvino')
+    except DetectError as error:
         raise MissingPackage("openvino is not installed: pip install 'mmaqd[openvino]'.") from error
-    core = openvino.Core()
-    options = {**openvino_options(threads), 'PERF_COUNT': counters}
-    request = core.compile_model(core.read_model(path), 'CPU', options).create_infer_request()
+    request = compile_openvino(path, threads, PERF_COUNT=counters).create_infer_request()
     dtype = np.uint8 if request.model_inputs[0].element_type.size == 1 else np.float32
 
     def run(pixels: np.ndarray) -> object:

@@ -4,6 +4,7 @@ It works copied out of the package; how images are prepared comes from the ONNX 
 """
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -61,22 +62,14 @@ def _check_recipe(recipe: dict[str, Any]) -> None:
     """Raise ValueError, KeyError or TypeError unless it can be used."""
     resize, pad = recipe['resize'], recipe['pad']
     counts = [recipe['batch'], pad['divisor'], *recipe['size'], *resize['scale']]
-    right = {
-        'size, scale, batch or divisor':
-        len(counts) == 6 and all(type(each) is int and each > 0 for each in counts),
-        'pad value':
-        len(pad['value']) == 3 and all(0 <= each <= 255 for each in pad['value']),
-        'color':
-        recipe['color'] in ('rgb', 'bgr'),
-        'engine':
-        recipe['engine'] in ENGINES,
-        'classes':
-        all(isinstance(each, str) for each in recipe['classes']),
-        'keep_ratio':
-        isinstance(resize['keep_ratio'], bool),
-        'dynamic':
-        isinstance(recipe['dynamic'], bool),
-    }
+    right = dict(
+        sizes=len(counts) == 6 and all(type(each) is int and each > 0 for each in counts),
+        pad=len(pad['value']) == 3 and all(0 <= each <= 255 for each in pad['value']),
+        color=recipe['color'] in ('rgb', 'bgr'),
+        engine=recipe['engine'] in ENGINES,
+        classes=all(isinstance(each, str) for each in recipe['classes']),
+        keep_ratio=isinstance(resize['keep_ratio'], bool),
+        dynamic=isinstance(recipe['dynamic'], bool))
     if not all(right.values()):
         raise ValueError(', '.join(key for key, value in right.items() if not value))
 
@@ -164,15 +157,23 @@ def _open_onnxruntime(path: str, threads: Optional[int]) -> tuple[Run, list[Opti
     return lambda images: tuple(session.run(['dets', 'labels'], {'input': images})), shape
 
 
-def openvino_options(threads: Optional[int] = None) -> dict[str, Any]:
-    """Options that keep floats in float32: OpenVINO takes bfloat16 where the processor has it."""
-    options = {'INFERENCE_PRECISION_HINT': 'f32'}
-    return {**options, 'INFERENCE_NUM_THREADS': threads} if threads else options
+@functools.lru_cache(maxsize=None)
+def _openvino_core() -> Any:
+    """The only one: of two, the first that goes takes along the stack for signals of the other."""
+    return import_engine('openvino').Core()
+
+
+def compile_openvino(model: str | bytes, threads: Optional[int], **options: Any) -> Any:
+    """An ONNX file compiled in float32: OpenVINO takes bfloat16 where the processor has it."""
+    core = _openvino_core()
+    options.update(INFERENCE_PRECISION_HINT='f32')
+    if threads:
+        options.update(INFERENCE_NUM_THREADS=threads)
+    return core.compile_model(core.read_model(model), 'CPU', options)
 
 
 def _open_openvino(path: str, threads: Optional[int]) -> tuple[Run, list[Optional[int]]]:
-    core = import_engine('openvino').Core()
-    compiled = core.compile_model(core.read_model(path), 'CPU', openvino_options(threads))
+    compiled = compile_openvino(path, threads)
     dets, labels = compiled.output('dets'), compiled.output('labels')
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

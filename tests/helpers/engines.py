@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from mmaqd.export import runtime
 from mmaqd.export.graph import Codes, IntegerGraph
 from mmaqd.export.network import IntegerNetwork
-from mmaqd.export.runtime import openvino_options
 
 ENGINES = ('onnxruntime', 'openvino')
 
@@ -57,10 +57,7 @@ def run_onnxruntime(model: Any,
 
 def compile_openvino(model: Any, threads: int = 1) -> Any:
     """A model compiled for the CPU."""
-    import openvino
-    core = openvino.Core()
-    return core.compile_model(
-        core.read_model(model.SerializeToString()), 'CPU', openvino_options(threads))
+    return runtime.compile_openvino(model.SerializeToString(), threads)
 
 
 def run_openvino(model: Any, image: np.ndarray, threads: int = 1) -> dict[str, np.ndarray]:
