@@ -77,7 +77,12 @@ class LinearGeometry:
     """x W^T + b over the last axis of x, whatever axes are in front."""
 
     def forward(self, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-        return F.linear(x, weight, bias)
+        if x.dim() == 2:
+            return F.linear(x, weight, bias)
+        # torch returns a view here, which nothing may change in place (as a ReLU does) when it
+        # comes out of an autograd function.
+        rows = F.linear(x.reshape(-1, weight.shape[1]), weight, bias)
+        return torch.ops.aten._unsafe_view(rows, [*x.shape[:-1], weight.shape[0]])
 
     def backward(self, grad: Tensor, x: Tensor, weight: Tensor, has_bias: bool,
                  needs: tuple[bool, bool, bool]) -> OptionalTensors:

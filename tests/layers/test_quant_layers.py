@@ -319,6 +319,19 @@ class TestLinear:
         known = {each.data_ptr() for each in (x, *layer.parameters())}
         assert {each.data_ptr() for each in saved} <= known
 
+    @pytest.mark.parametrize('kind', ['linear-2d', 'linear-3d', 'linear-4d'])
+    def test_what_follows_may_work_in_place(self, kind: str) -> None:
+        results = []
+        for inplace in (False, True):
+            layer, x = make(KINDS[kind], LIQ, cfg('LIQActivation')), tensors(KINDS[kind])[0]
+            results.append(gradients(F.relu(layer(x), inplace=inplace), layer, [x]))
+        assert all(torch.equal(*pair) for pair in zip(*results))
+
+    def test_a_single_row(self) -> None:
+        layer = make(KINDS['linear-2d'], LIQ, cfg('LIQActivation'))
+        x = torch.rand(5, dtype=torch.double)
+        torch.testing.assert_close(layer(x), layer(x[None])[0])
+
     def test_half_precision(self) -> None:
         layer = make(KINDS['linear-3d'], LIQ, cfg('LIQActivation')).float()
         x = torch.rand(2, 3, 5, requires_grad=True)
