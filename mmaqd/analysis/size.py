@@ -226,7 +226,7 @@ def size_table(layers: Sequence[LayerSize]) -> list[dict[str, Any]]:
 
 
 def size_summary(layers: Sequence[LayerSize]) -> str:
-    """The totals in a sentence, how much smaller they are than in the float twin, and the float rest.
+    """The totals, how much smaller they are than those of the float twin, and what is in float.
 
     Args:
         layers (Sequence[LayerSize]): From :func:`layer_sizes`.
