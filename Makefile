@@ -1,11 +1,13 @@
 # make demo and make test set up all that they need in $(VENV) first; only the first call takes long.
+# make docs does so in $(DOCS_VENV), which needs neither torch nor mmcv.
 PYTHON ?= python3
 VENV ?= .venv
+DOCS_VENV ?= .venv-docs
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
-SOURCES = mmaqd tools tests configs
+SOURCES = mmaqd tools tests configs docs/conf.py
 
-.PHONY: demo test lint format setup
+.PHONY: demo test lint format docs setup
 
 demo: setup
 	$(VENV)/bin/python tools/demo.py $(DEMO_ARGS)
@@ -21,6 +23,19 @@ lint: setup
 format: setup
 	$(VENV)/bin/python -m isort $(SOURCES)
 	$(VENV)/bin/python -m yapf --in-place --recursive --parallel $(SOURCES)
+
+docs: $(DOCS_VENV)/requirements.txt
+	rm -rf build/docs docs/api
+	$(DOCS_VENV)/bin/sphinx-build --fail-on-warning --keep-going --quiet -c docs -b html . build/docs
+	@echo "The site: build/docs/index.html"
+
+# The extra alone: installing the package would bring MMDetection, and the site only reads the code.
+$(DOCS_VENV)/requirements.txt: setup.cfg
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(PYTHON) -c "import configparser as c; p = c.ConfigParser(); p.read('setup.cfg'); \
+	    print(p['options.extras_require']['docs'])" > $@.new
+	$(DOCS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $@.new
+	mv $@.new $@
 
 setup:
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash tools/dev/setup_env.sh

@@ -1,52 +1,21 @@
 """AQD: low-bit object detectors for MMDetection, by config alone.
 
 Importing the package checks the versions of what it stands on, makes checkpoints loadable with
-``weights_only=True``, and registers every module under the scope ``mmaqd``.
+``weights_only=True``, and registers every module under the scope ``mmaqd``. Only the command
+``mmaqd`` puts that off until it is needed: its help and ``mmaqd detect`` do without torch.
 """
+import sys
+from pathlib import PurePath
 
-from mmaqd.compat import check_versions
 
-# The line above checks the versions, so it comes before everything that could fail on a wrong one.
-# isort: split
-from mmengine.config.utils import MODULE2PACKAGE
+def _is_command() -> bool:
+    """Whether this process is the command: ``mmaqd`` or ``python -m mmaqd``."""
+    script, line = sys.argv[0] if sys.argv else '', sys.orig_argv
+    if script == '-m':  # as long as Python looks for the module
+        return ('-m', 'mmaqd') in zip(line, line[1:])
+    return PurePath(script).name in ('mmaqd', 'mmaqd.exe')
 
-from mmaqd import checkpoints, conversion, datasets, engine, export, layers, models, quantizers
-from mmaqd.conversion import QuantizedDetector
-from mmaqd.layers import (MultiLevelBN, MultiLevelSyncBN, QuantConv2d, QuantConvTranspose2d,
-                          QuantLinear, QuantMultiheadAttention)
-from mmaqd.models import AQDATSSHead, AQDFCOSHead, AQDRetinaHead
-from mmaqd.paths import config_path, upstream_config_path
-from mmaqd.quantizers import LIQActivationQuantizer, LIQWeightQuantizer
-from mmaqd.version import __version__
 
-# MMEngine finds the configs of 'mmaqd::...' through this table. The dotted name is on purpose: no
-# distribution has it, so MMEngine asks the import system where the package lies, which is right for
-# an editable installation too (the distribution's record is not).
-MODULE2PACKAGE.setdefault('mmaqd', 'mmaqd.version')
-
-__all__ = [
-    'AQDATSSHead',
-    'AQDFCOSHead',
-    'AQDRetinaHead',
-    'LIQActivationQuantizer',
-    'LIQWeightQuantizer',
-    'MultiLevelBN',
-    'MultiLevelSyncBN',
-    'QuantConv2d',
-    'QuantConvTranspose2d',
-    'QuantLinear',
-    'QuantMultiheadAttention',
-    'QuantizedDetector',
-    '__version__',
-    'check_versions',
-    'checkpoints',
-    'config_path',
-    'conversion',
-    'datasets',
-    'engine',
-    'export',
-    'layers',
-    'models',
-    'quantizers',
-    'upstream_config_path',
-]
+if not _is_command():
+    from mmaqd.api import *  # noqa: F401, F403
+    from mmaqd.api import __all__, __version__  # noqa: F401

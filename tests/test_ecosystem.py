@@ -9,6 +9,8 @@ from copy import deepcopy
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Callable
 
 import pytest
 import torch
@@ -99,7 +101,7 @@ def test_a_trace_computes_the_same_after_saving(make, grad):
 
 
 def test_a_trace_of_a_fresh_model_names_our_counter():
-    with pytest.raises(UninitializedIntervalError, match='model_size.py, which needs no intervals'):
+    with pytest.raises(UninitializedIntervalError, match='report size CONFIG, which needs no i'):
         torch.jit.trace(Maps(MODELS['fresh']().eval()), torch.rand(1, 3, 64, 64))
 
 
@@ -126,35 +128,82 @@ def test_a_model_compiles_before_its_first_eager_pass(make):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.fixture(scope='module')
-def run(tmp_path_factory) -> tuple[str, Path]:
-    """A config of a low-bit run that MMEngine compiled, and its work dir."""
-    torch._dynamo.reset()
-    root = tmp_path_factory.mktemp('run')
+def train_once(root: Path, **options: object) -> tuple[str, Path]:
+    """Path of the config of a low-bit run, which was trained, and its work dir."""
     cfg = run_cfg(make_coco(root / 'data'), root / 'work', bits=4)
-    cfg['compile'] = dict(backend='aot_eager')
+    cfg.merge_from_dict(options)
     cfg.dump(root / 'config.py')
     launch.train(str(root / 'config.py'))
     return str(root / 'config.py'), root / 'work'
 
 
-def test_mmengine_compiles_a_training(run):
-    saved = torch.load(run[1] / 'epoch_1.pth', weights_only=False)['state_dict']
+@pytest.fixture(scope='module')
+def run(tmp_path_factory) -> tuple[str, Path]:
+    return train_once(tmp_path_factory.mktemp('run'))
+
+
+def test_mmengine_compiles_a_training(tmp_path):
+    torch._dynamo.reset()
+    work = train_once(tmp_path, compile=dict(backend='aot_eager'))[1]
+    saved = torch.load(work / 'epoch_1.pth', weights_only=False)['state_dict']
     assert all(bool(torch.isfinite(value).all()) for value in saved.values())
     assert not any('_orig_mod' in key for key in saved)
 
 
-def test_a_published_checkpoint_is_tested(run, tmp_path, monkeypatch):
+@pytest.fixture
+def upstream(monkeypatch) -> Callable[..., None]:
+    """Runs one of MMDetection's own tools."""
+
+    def call(tool: str, *arguments: object) -> None:
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
+        runpy.run_path(str(TOOLS / tool), run_name='__main__')
+
+    return call
+
+
+def test_a_published_checkpoint_is_tested(run, tmp_path, monkeypatch, upstream):
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-    monkeypatch.setattr(
-        sys, 'argv',
-        ['publish_model.py',
-         str(run[1] / 'epoch_1.pth'),
-         str(tmp_path / 'published.pth')])
-    runpy.run_path(str(TOOLS / 'model_converters' / 'publish_model.py'), run_name='__main__')
+    upstream('model_converters/publish_model.py', run[1] / 'epoch_1.pth',
+             tmp_path / 'published.pth')
     monkeypatch.delenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
     published = next(path for path in tmp_path.glob('*.pth'))
     assert launch.test(run[0], str(published), str(tmp_path / 'test'))
+
+
+def test_get_flops_loads_no_checkpoint_and_names_our_counter(run, upstream):
+    with pytest.raises(UninitializedIntervalError, match='mmaqd report size CONFIG, .*no interval'):
+        upstream('analysis_tools/get_flops.py', run[0], '--num-images', 1)
+
+
+def test_get_flops_counts_a_float_twin_with_multi_level_norms(run, tmp_path, upstream, capsys):
+    run_cfg(run[1].parent / 'data', tmp_path / 'work').dump(tmp_path / 'float.py')
+    upstream('analysis_tools/get_flops.py', tmp_path / 'float.py', '--num-images', 1)
+    assert 'Flops: ' in capsys.readouterr().out
+
+
+def test_browse_dataset_draws_the_training_images(run, tmp_path, upstream):
+    upstream('analysis_tools/browse_dataset.py', run[0], '--not-show', '--output-dir', tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f'{n}.png' for n in range(4)]
+
+
+def test_confusion_matrix_takes_our_predictions(run, tmp_path, upstream):
+    predictions = tmp_path / 'predictions.pkl'
+    launch.test(run[0], str(run[1] / 'epoch_1.pth'), str(tmp_path / 'test'), str(predictions))
+    upstream('analysis_tools/confusion_matrix.py', run[0], predictions, tmp_path)
+    assert (tmp_path / 'confusion_matrix.png').stat().st_size > 1000
+
+
+@pytest.mark.parametrize('log', ['2*.json', 'scalars.json'])
+def test_analyze_logs_reads_a_log_with_intervals_in_it(run, tmp_path, monkeypatch, upstream, log,
+                                                       capsys):
+    if find_spec('seaborn') is None:  # which the tool uses for the look alone
+        monkeypatch.setitem(sys.modules, 'seaborn', SimpleNamespace(set_style=lambda style: None))
+    path, = run[1].glob(f'*/vis_data/{log}')
+    upstream('analysis_tools/analyze_logs.py', 'plot_curve', path, '--keys', 'loss_cls', 'bbox_mAP',
+             '--out', tmp_path / 'curve.png')
+    upstream('analysis_tools/analyze_logs.py', 'cal_train_time', path)
+    assert (tmp_path / 'curve.png').stat().st_size > 1000
+    assert 'average iter time' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('key, value', [

@@ -67,6 +67,7 @@ def test_wheel_carries_configs_and_tools(source, tmp_path, through_sdist):
     wheel = zipfile.ZipFile(build('wheel', tree, tmp_path))
     in_wheel = {name for name in wheel.namelist() if not name.startswith('mmaqd-')}
     mim = {'model-index.yml'} | files_in(source, 'configs') | files_in(source, 'tools')
+    mim -= files_in(source, 'tools/benchmarks')
     assert in_wheel == files_in(source, 'mmaqd', '*.py') | {f'mmaqd/.mim/{name}' for name in mim}
     script = wheel.getinfo('mmaqd/.mim/tools/dist_train.sh')
     assert script.external_attr >> 16 & 0o111, 'the scripts must stay executable'

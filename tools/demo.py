@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
-from mmaqd.demo import Demo, ToolError
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from mmaqd.demo import Demo, ToolError  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:

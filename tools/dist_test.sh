@@ -3,7 +3,8 @@
 #
 #   tools/dist_test.sh CONFIG CHECKPOINT N [options of test.py]
 #
-# Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT, the same PORT on all of them.
+# It runs the mmaqd of the checkout that it lies in, as the scripts in Python do (mim's copy: the
+# installed one). Several machines: NNODES, NODE_RANK, MASTER_ADDR and PORT, the same on all of them.
 set -euo pipefail
 
 if (($# < 3)); then
@@ -22,7 +23,7 @@ if [[ -z ${PORT:-} ]]; then
 fi
 
 export PYTHONPATH="$HERE/..${PYTHONPATH:+:$PYTHONPATH}"
-exec python -m torch.distributed.run \
+exec python "$HERE/processes.py" \
     --nnodes="$NNODES" \
     --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" \

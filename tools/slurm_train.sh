@@ -3,7 +3,9 @@
 #
 #   tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options of train.py]
 #
-# GPUS in all (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS come from the environment.
+# It runs the mmaqd of the checkout that it lies in, as the scripts in Python do (mim's copy: the
+# installed one). GPUS in all (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS come from the
+# environment.
 set -euo pipefail
 
 if (($# < 4)); then

@@ -57,14 +57,13 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001),
     clip_grad=dict(max_norm=35, norm_type=2))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=True,
-        begin=0,
-        end=max_epochs,
-        T_max=max_epochs,
-        eta_min_ratio=0.01,
-        convert_to_iter_based=True),
-]
+warmup = dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50)
+cosine = dict(
+    type='CosineAnnealingLR',
+    by_epoch=True,
+    begin=0,
+    eta_min_ratio=0.01,
+    convert_to_iter_based=True)
+param_scheduler = [warmup, dict(end=max_epochs, T_max=max_epochs, **cosine)]
+# Six epochs more: of low-bit models, and of the float models that they are compared with.
+six_epochs = [warmup, dict(end=6, T_max=6, **cosine)]

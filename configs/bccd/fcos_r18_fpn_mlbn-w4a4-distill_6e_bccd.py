@@ -1,4 +1,4 @@
-_base_ = ['./fcos_r18_fpn_mlbn-w4a4_6e_bccd.py', '../_base_/bccd_distillation.py']
+_base_ = ['./fcos_r18_fpn_mlbn-w4a4_6e_bccd.py', '../_base_/distillation.py']
 
 model = dict(
     distillation=dict(

@@ -4,15 +4,5 @@ _base_ = './fcos_r18_fpn_mlbn_12e_bccd.py'
 # teacher of those that are distilled.
 max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=True,
-        begin=0,
-        end=max_epochs,
-        T_max=max_epochs,
-        eta_min_ratio=0.01,
-        convert_to_iter_based=True),
-]
+param_scheduler = _base_.six_epochs
 load_from = 'work_dirs/fcos_r18_fpn_mlbn_12e_bccd/epoch_12.pth'

@@ -6,14 +6,7 @@ model = dict(
         input_quantizer=dict(bit_width=2),
         # The inputs of the head's convs have an interval for each pyramid level.
         rules=[
-            dict(
-                pattern='backbone.conv1',
-                weight_quantizer=dict(
-                    type='mmaqd.LIQWeightQuantizer',
-                    bit_width=8,
-                    normalize=False,
-                    gradient_factor=False),
-                input_quantizer=None),
+            _base_.model.quantization.rules[0],
             dict(
                 pattern='bbox_head.*_convs.*',
                 input_quantizer=dict(

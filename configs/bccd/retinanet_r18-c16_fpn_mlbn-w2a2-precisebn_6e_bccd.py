@@ -5,10 +5,6 @@ model = dict(
         weight_quantizer=dict(bit_width=2, center=True), input_quantizer=dict(bit_width=2)))
 
 custom_hooks = [
-    dict(type='mmaqd.EpochSeedHook'),
-    dict(type='mmaqd.InitializeIntervalsHook'),
-    dict(type='mmaqd.LogIntervalsHook'),
-    dict(type='mmaqd.ChannelsLastHook'),
-    dict(type='mmaqd.CompileKernelsHook'),
+    *_base_.custom_hooks,
     dict(type='mmaqd.ReestimateBNHook', interval=6),  # at the end
 ]

@@ -1,4 +1,4 @@
-_base_ = './retinanet_r18-c16_fpn_mlbn_12e_bccd.py'
+_base_ = ['./retinanet_r18-c16_fpn_mlbn_12e_bccd.py', '../_base_/low_bit.py']
 
 model = dict(
     type='mmaqd.QuantizedDetector',
@@ -30,23 +30,11 @@ model = dict(
         ]))
 
 custom_hooks = [
-    dict(type='mmaqd.EpochSeedHook'),
-    dict(type='mmaqd.InitializeIntervalsHook'),
-    dict(type='mmaqd.LogIntervalsHook'),
+    *_base_.low_bit_hooks,
     dict(type='mmaqd.ChannelsLastHook'),
     dict(type='mmaqd.CompileKernelsHook'),
 ]
 max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(
-        type='CosineAnnealingLR',
-        by_epoch=True,
-        begin=0,
-        end=max_epochs,
-        T_max=max_epochs,
-        eta_min_ratio=0.01,
-        convert_to_iter_based=True),
-]
+param_scheduler = _base_.six_epochs
 load_from = 'work_dirs/retinanet_r18-c16_fpn_mlbn_12e_bccd/epoch_12.pth'

@@ -1,4 +1,4 @@
-_base_ = ['./retinanet_r18_fpn_mlbn-w2a2_6e_bccd.py', '../_base_/bccd_distillation.py']
+_base_ = ['./retinanet_r18_fpn_mlbn-w2a2_6e_bccd.py', '../_base_/distillation.py']
 
 model = dict(
     distillation=dict(

@@ -1,12 +1,9 @@
-_base_ = './fcos_r50_fpn_mlbn-w4a4_1x_coco.py'
+_base_ = ['./fcos_r50_fpn_mlbn-w4a4_1x_coco.py', '../_base_/distillation.py']
 
 model = dict(
     quantization=dict(weight_quantizer=dict(bit_width=2), input_quantizer=dict(bit_width=2)),
     distillation=dict(
         checkpoint='work_dirs/fcos_r50_fpn_mlbn_1x_coco/epoch_12.pth',
-        losses=[
-            dict(type='mmaqd.FeatureDistillationLoss', module='neck', loss_weight=1.0),
-            dict(type='mmaqd.OutputDistillationLoss', loss_weight=2.0),
-        ]))
+        losses=_base_.neck_and_output_losses))
 
 optim_wrapper = dict(optimizer=dict(lr=0.001))

@@ -1,4 +1,4 @@
-_base_ = './retinanet_r34_fpn_mlbn_1x_coco.py'
+_base_ = ['./retinanet_r34_fpn_mlbn_1x_coco.py', '../_base_/low_bit.py']
 
 model = dict(
     type='mmaqd.QuantizedDetector',
@@ -7,21 +7,8 @@ model = dict(
     quantization=dict(
         weight_quantizer=dict(type='mmaqd.LIQWeightQuantizer', bit_width=4),
         input_quantizer=dict(type='mmaqd.LIQActivationQuantizer', bit_width=4),
-        rules=[
-            dict(
-                pattern='backbone.conv1',
-                weight_quantizer=dict(bit_width=8, normalize=False),
-                input_quantizer=None),  # an 8-bit image is an integer already
-            dict(
-                pattern='bbox_head.retina_*',
-                weight_quantizer=dict(bit_width=8, normalize=False),
-                input_quantizer=dict(bit_width=8)),
-        ]))
+        rules=_base_.retinanet_rules))
 
-custom_hooks = [
-    dict(type='mmaqd.EpochSeedHook'),
-    dict(type='mmaqd.InitializeIntervalsHook'),
-    dict(type='mmaqd.LogIntervalsHook'),
-]
+custom_hooks = _base_.low_bit_hooks
 optim_wrapper = dict(optimizer=dict(lr=0.002))
 load_from = 'work_dirs/retinanet_r34_fpn_mlbn_1x_coco/epoch_12.pth'

@@ -14,7 +14,7 @@ from mmaqd.analysis.reports import (report_intervals, report_level_statistics,
 from mmaqd.analysis.sensitivity import (GroupScore, Sensitivity, detection_score, mean_loss,
                                         plot_sensitivity, reestimated_norms, sensitivity,
                                         sensitivity_table)
-from mmaqd.analysis.size import (LayerSize, bit_operations, image_bits, image_size, layer_sizes,
+from mmaqd.analysis.size import (LayerSize, bit_operations, image_size, layer_sizes,
                                  packed_weight_bytes, size_summary, size_table, with_float_work)
 from mmaqd.analysis.switching import group_layers, only_quantized, quantized_layers, stage_of
 from mmaqd.analysis.tables import format_rows, write_rows
@@ -22,11 +22,11 @@ from mmaqd.analysis.tables import format_rows, write_rows
 __all__ = [
     'GroupScore', 'LayerSize', 'LevelStatistics', 'QuantizedTensor', 'Sensitivity',
     'bit_operations', 'build_detector', 'checkpoint_intervals', 'count_macs', 'detection_score',
-    'detector_macs', 'format_rows', 'group_layers', 'image_bits', 'image_size',
-    'is_float_checkpoint', 'iterate_batches', 'layer_sizes', 'level_statistics', 'level_table',
-    'load_detector', 'logged_intervals', 'mean_loss', 'noise_table', 'only_quantized',
-    'packed_weight_bytes', 'plot_detections', 'plot_histograms', 'plot_interval_history',
-    'plot_intervals', 'plot_level_statistics', 'plot_noise', 'plot_sensitivity', 'quantized_layers',
+    'detector_macs', 'format_rows', 'group_layers', 'image_size', 'is_float_checkpoint',
+    'iterate_batches', 'layer_sizes', 'level_statistics', 'level_table', 'load_detector',
+    'logged_intervals', 'mean_loss', 'noise_table', 'only_quantized', 'packed_weight_bytes',
+    'plot_detections', 'plot_histograms', 'plot_interval_history', 'plot_intervals',
+    'plot_level_statistics', 'plot_noise', 'plot_sensitivity', 'quantized_layers',
     'quantized_tensors', 'reestimated_norms', 'report_intervals', 'report_level_statistics',
     'report_quantization_noise', 'report_sensitivity', 'report_size', 'sensitivity',
     'sensitivity_table', 'size_summary', 'size_table', 'stage_of', 'start_intervals',

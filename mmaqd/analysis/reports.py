@@ -16,8 +16,7 @@ from .loading import is_float_checkpoint, iterate_batches, load_detector, start_
 from .macs import detector_macs
 from .sensitivity import (Score, detection_score, mean_loss, plot_sensitivity, reestimated_norms,
                           sensitivity, sensitivity_table)
-from .size import (TableRow, image_bits, image_size, layer_sizes, size_summary, size_table,
-                   with_float_work)
+from .size import TableRow, image_size, layer_sizes, size_summary, size_table, with_float_work
 from .switching import group_layers, quantized_layers
 from .tables import Row, format_rows, write_rows
 
@@ -201,7 +200,7 @@ def report_size(cfg: Config,
     """
     height, width = shape or image_size(cfg)
     macs = detector_macs(model, height, width)
-    layers = layer_sizes(with_float_work(rows, macs), macs, image_bits(cfg, rows, macs))
+    layers = layer_sizes(with_float_work(rows, macs), macs)
     files = _write(_folder(cfg, out), 'size', size_table(layers), {})
     print(f'One image of {height} x {width} pixels. {size_summary(layers)}')
     return files

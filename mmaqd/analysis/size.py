@@ -6,19 +6,18 @@ A row of that table is anything with the attributes ``module``, ``weight_bits``,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping, Optional, Protocol, Sequence
+from typing import Any, Iterable, Mapping, Protocol, Sequence
 
 from mmengine.config import Config
 
 from mmaqd.engine.pipelines import evaluation_pipeline
 
 _FLOAT_BITS = 32
-_IMAGE_BITS = 8
 _SHOWN = 4
 
 
 class TableRow(Protocol):
-    """What is needed of a row: name, bits (32 for float) and number of weights of a layer."""
+    """What is needed of a row: a layer's name, bits (32 for float) and number of weights."""
 
     module: str
     weight_bits: int
@@ -41,24 +40,20 @@ def packed_weight_bytes(rows: Iterable[TableRow]) -> int:
     return sum((row.num_weights * row.weight_bits + 7) // 8 for row in rows)
 
 
-def bit_operations(rows: Iterable[TableRow],
-                   macs: Mapping[str, int],
-                   input_bits: Optional[Mapping[str, int]] = None) -> int:
+def bit_operations(rows: Iterable[TableRow], macs: Mapping[str, int]) -> int:
     """Bit operations: the sum over the layers of MACs x weight bits x input bits.
 
     Args:
         rows (Iterable[TableRow]): The quantization table.
         macs (Mapping[str, int]): MACs by module name, from :func:`count_macs`.
-        input_bits (Mapping[str, int], optional): Bits of inputs that need no quantizer because
-            they are integers already, such as 8 for the first conv's image.
 
     Returns:
         int: Number of bit operations; layers that did not run count nothing.
 
     Raises:
-        KeyError: If a module in ``macs`` or ``input_bits`` has no row.
+        KeyError: If a module in ``macs`` has no row.
     """
-    return sum(layer.bit_operations for layer in layer_sizes(rows, macs, input_bits))
+    return sum(layer.bit_operations for layer in layer_sizes(rows, macs))
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ class LayerSize:
     Attributes:
         module (str): Name in the model.
         weight_bits (int): Bits of a weight, 32 for float.
-        input_bits (int): Bits of an input value, 32 for float.
+        input_bits (int): Bits of an input value, 32 for float, 8 for the image.
         num_weights (int): Number of weights, without the bias.
         macs (int): Multiply-accumulates in a forward pass, 0 for a layer that did not run.
     """
@@ -105,31 +100,27 @@ class LayerSize:
         return self.macs * _FLOAT_BITS**2
 
 
-def layer_sizes(rows: Iterable[TableRow],
-                macs: Mapping[str, int],
-                input_bits: Optional[Mapping[str, int]] = None) -> list[LayerSize]:
+def layer_sizes(rows: Iterable[TableRow], macs: Mapping[str, int]) -> list[LayerSize]:
     """Size and work of every layer.
 
     Args:
         rows (Iterable[TableRow]): The quantization table.
         macs (Mapping[str, int]): MACs by module name, from :func:`count_macs`.
-        input_bits (Mapping[str, int], optional): As for :func:`bit_operations`.
 
     Returns:
         list[LayerSize]: In the order of the table.
 
     Raises:
-        KeyError: If a module in ``macs`` or ``input_bits`` has no row.
+        KeyError: If a module in ``macs`` has no row.
     """
     table = list(rows)
-    known = dict(input_bits or {})
-    missing = sorted(set(macs).union(known) - {row.module for row in table})
+    missing = sorted(set(macs) - {row.module for row in table})
     if missing:
         raise KeyError(f'No row of the quantization table for {missing}; the table and the counts '
                        'must come from models with the same module names.')
     return [
-        LayerSize(row.module, row.weight_bits, known.get(row.module, row.input_bits),
-                  row.num_weights, macs.get(row.module, 0)) for row in table
+        LayerSize(row.module, row.weight_bits, row.input_bits, row.num_weights,
+                  macs.get(row.module, 0)) for row in table
     ]
 
 
@@ -149,26 +140,6 @@ def with_float_work(rows: Iterable[TableRow], macs: Mapping[str, int]) -> list[T
         LayerSize(name, _FLOAT_BITS, _FLOAT_BITS, 0, work)
         for name, work in macs.items() if name not in known
     ]
-
-
-def image_bits(cfg: Config, rows: Iterable[TableRow], macs: Mapping[str, int]) -> dict[str, int]:
-    """8 bits for the first conv, where it takes the image as integers and its weights are low-bit.
-
-    That is so when the data preprocessor subtracts an integer mean and divides by 1, or does
-    neither. A quantizer for the image has the last word.
-
-    Args:
-        cfg (Config): Config of a detector.
-        rows (Iterable[TableRow]): Its quantization table.
-        macs (Mapping[str, int]): MACs by module name, the conv that runs first in front.
-
-    Returns:
-        dict[str, int]: Bits by module name, empty where the image is not made of integers.
-    """
-    by_name = {row.module: row for row in rows}
-    row = by_name[next(name for name in macs if name in by_name)]
-    has_float_image = row.weight_bits < _FLOAT_BITS <= row.input_bits
-    return {row.module: _IMAGE_BITS} if has_float_image and _image_is_integer(cfg) else {}
 
 
 def image_size(cfg: Config) -> tuple[int, int]:
@@ -259,9 +230,3 @@ def _float_rest(layers: Sequence[LayerSize]) -> str:
 
 def _percent(part: int, whole: int) -> float:
     return round(100 * part / whole, 1) if whole else 0.0
-
-
-def _image_is_integer(cfg: Config) -> bool:
-    preprocessor = cfg.model.get('data_preprocessor', {})
-    mean, std = (preprocessor.get(key) or () for key in ('mean', 'std'))
-    return all(value == int(value) for value in mean) and all(value == 1 for value in std)

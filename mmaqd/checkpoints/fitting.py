@@ -89,11 +89,20 @@ def _check_state(module: nn.Module, state_dict: dict, prefix: str, local_metadat
         spread_levels(module, given)
         whole = local_metadata.get('loaded', False) or _is_strict()
         _check_structure(module, given, prefix, whole)
-        check_values(module, given)
+        check_values(module, given if whole else _without_averaged_counts(given))
         for own, quantizer in _quantizers(module).items():
             state = {key[len(own):]: given[key] for key in given if key.startswith(own)}
             if state:
                 quantizer.check_state(f'{prefix}{own[:-1]}', state)
+
+
+def _without_averaged_counts(state: Mapping[str, Any]) -> dict[str, Any]:
+    """MMDetection's SyncNormHook gives the counts of all processes' BN as their float mean."""
+    return {
+        key: value
+        for key, value in state.items()
+        if not (key.endswith('num_batches_tracked') and value.is_floating_point())
+    }
 
 
 def _check_structure(module: nn.Module, given: Mapping[str, Any], prefix: str, whole: bool) -> None:
@@ -107,14 +116,17 @@ def _check_structure(module: nn.Module, given: Mapping[str, Any], prefix: str, w
         key for key in expected if key not in given and not key.startswith(absent)
         and not key.endswith('num_batches_tracked')
     ]
+    learned = {own + key for own, each in by_prefix.items() for key in each.learned}
+    reshaped = [
+        key for key in given
+        if key in expected and expected[key].shape != getattr(given[key], 'shape', None)
+    ]
     problems = {
         'lacks':
         lacking if whole else [key for key in lacking if key.startswith(quantizers)],
         'has also': [key for key in given if key not in expected],
-        'has in another shape': [
-            key for key in given
-            if key in expected and expected[key].shape != getattr(given[key], 'shape', None)
-        ],
+        # Of what quantizers learn, they say themselves which option makes the shape.
+        'has in another shape': [] if learned.issuperset(reshaped) else reshaped,
     }
     if any(problems.values()):
         problems['lacks'] = lacking

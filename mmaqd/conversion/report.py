@@ -1,7 +1,7 @@
 """What was really quantized, read off the model."""
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import torch.nn as nn
@@ -13,6 +13,7 @@ from mmaqd.layers import QuantLayer, QuantMultiheadAttention
 from mmaqd.quantizers.rules import has_weights, weight_of
 
 _FLOAT_BITS = 32
+_IMAGE_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,11 @@ class LayerQuantization:
     Attributes:
         module: Name in the model.
         weight_bits: Bits of a weight, 32 for float.
-        input_bits: Bits of an input value, 32 for float.
+        input_bits: Bits of an input value, 32 for float, 8 for the image: it comes as uint8
+            integers, so nothing quantizes it.
         granularity: ``'per_tensor'`` or ``'per_channel'`` of the weights, None for float.
         weight_quantizer: Class name, None for float.
-        input_quantizer: Class name, None for float.
+        input_quantizer: Class name, None for float and for the image.
         num_weights: Number of weights, without the bias: of all parameters of the module itself
             with two or more dimensions.
     """
@@ -42,22 +44,44 @@ class LayerQuantization:
 def quantization_table(model: nn.Module) -> list[LayerQuantization]:
     """One row for every module with a parameter of two or more dimensions, and every projection.
 
-    They come in module order. A module that multiplies by such parameters in another way than by a
-    quantized weight is listed in float: attention, queries, tables of positions, ...
+    They come in module order, and the first of them takes the image. A module that multiplies by
+    such parameters in another way than by a quantized weight is listed in float: attention,
+    queries, tables of positions, ...
     """
-    return [
+    rows = [
         _row(name, module) for name, module in model.named_modules()
         if has_weights(module) and not isinstance(module, ParametrizationList)
         and not (isinstance(module, QuantMultiheadAttention) and not _num_weights(module))
     ]
+    if rows and rows[0].weight_quantizer and not rows[0].input_quantizer:
+        if _image_is_integer(model):
+            rows[0] = replace(rows[0], input_bits=_IMAGE_BITS)
+    return rows
 
 
 def format_table(rows: list[LayerQuantization]) -> str:
     """``rows`` as text."""
     header = ['module', 'weight bits', 'input bits', 'granularity', 'weights']
-    lines = [[row.module, row.weight_bits, row.input_bits, row.granularity or '-', row.num_weights]
-             for row in rows]
+    lines = [[
+        row.module, row.weight_bits,
+        _input_text(row), row.granularity or '-', row.num_weights
+    ] for row in rows]
     return AsciiTable([header, *lines]).table
+
+
+def _input_text(row: LayerQuantization) -> str:
+    is_image = row.input_quantizer is None and row.input_bits == _IMAGE_BITS
+    return f'{row.input_bits}{" (image)" if is_image else ""}'
+
+
+def _image_is_integer(model: nn.Module) -> bool:
+    """Whether images enter as integers: the preprocessor takes an integer mean away, or nothing."""
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    if not getattr(preprocessor, '_enable_normalize', False):
+        return preprocessor is not None
+    mean, std = preprocessor.mean, preprocessor.std
+    # On the meta device nobody knows.
+    return not mean.is_meta and bool((mean == mean.round()).all()) and bool((std == 1).all())
 
 
 def _row(name: str, module: nn.Module) -> LayerQuantization:

@@ -1,6 +1,7 @@
-"""The demo: data, float training, low-bit training, integers, evaluation, table and pictures."""
+"""The demo: data, float and low-bit training, integers, an exported file, table and pictures."""
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -12,15 +13,18 @@ from mmengine.config import Config
 
 from mmaqd.analysis import checkpoint_intervals, logged_intervals, plot_detections, plot_intervals
 from mmaqd.datasets import IMAGE_SIZE, ShapesSpec, ensure_shapes, find_shapes
+from mmaqd.export.latency import measure
 from mmaqd.paths import config_path
 from mmaqd.version import __version__
 
 from .commands import run_tool, shown_path
-from .report import report_row, write_report
+from .report import report_row, with_file, write_report
 from .stages import Stage, run_stages
 
 _RECORD = 'stages.json'
 _INTEGERS = 'integers'
+_FILE = 'file'
+_ENGINE = 'onnxruntime'
 _SHOWN_IMAGES = (1, 2, 3, 4, 5)
 _TABLE = ('results.md', 'results.json')
 _PICTURES = ('detections.png', 'intervals.png')
@@ -80,6 +84,10 @@ class Demo:
         folder = self.work_dir / _INTEGERS
         self.integer_model = DemoModel(_INTEGERS, str(folder / 'twin.py'), folder,
                                        folder / 'twin.pth')
+        folder = self.work_dir / _FILE
+        self.file_model = DemoModel(_FILE, self.low_bit_model.config, folder, folder / 'w4a4.onnx')
+        self.float_file = folder / 'float.onnx'
+        self.latencies = folder / 'latencies.json'
 
     def run(self, fresh: bool = False) -> list[str]:
         """Do what is left to do, then show the table and say where everything is.
@@ -97,6 +105,9 @@ class Demo:
         self._check_work_dir()
         if fresh:
             shutil.rmtree(self.work_dir, ignore_errors=True)
+        if not self.exports:
+            self.report("No exported file: onnx and onnxruntime are missing (pip install "
+                        "'mmaqd[export]').")
         ran = run_stages(self.stages(), self.work_dir / _RECORD, self.report)
         self.report('\n' + (self.work_dir / _TABLE[0]).read_text())
         places = [(Path(name).stem, self.work_dir / name) for name in (*_TABLE, *_PICTURES)]
@@ -125,6 +136,7 @@ class Demo:
                 action=self._convert,
                 is_intact=self.integer_model.checkpoint.is_file),
             self._evaluation(self.integer_model),
+            *(self._file_stages() if self.exports else []),
             Stage(
                 'table', 'write the table', self._write_table, is_intact=lambda: self._has(_TABLE)),
             Stage(
@@ -135,8 +147,14 @@ class Demo:
         ]
 
     @property
+    def exports(self) -> bool:
+        """Whether the packages are there that a file takes."""
+        return all(importlib.util.find_spec(package) for package in ('onnx', _ENGINE))
+
+    @property
     def _models(self) -> tuple[DemoModel, ...]:
-        return self.float_model, self.low_bit_model, self.integer_model
+        models = self.float_model, self.low_bit_model, self.integer_model
+        return (*models, self.file_model) if self.exports else models
 
     def _model(self, name: str, relative: str) -> DemoModel:
         config = config_path(relative)
@@ -191,13 +209,57 @@ class Demo:
             shown_path(self.integer_model.checkpoint)
         ], self.environment, self.report)
 
+    def _file_stages(self) -> list[Stage]:
+        file = self.file_model.checkpoint
+        return [
+            Stage(
+                'export-float',
+                'export the float model, to compare with',
+                action=lambda: self._export(self.float_model, self.float_file, '--float'),
+                is_intact=self.float_file.is_file),
+            Stage(
+                'export',
+                'export the w4a4 model as a file on int8 kernels',
+                action=lambda: self._export(self.low_bit_model, file),
+                is_intact=file.is_file),
+            self._evaluation(self.file_model),
+            Stage(
+                'latency',
+                'measure both files in turn',
+                action=self._measure,
+                is_intact=self.latencies.is_file),
+        ]
+
+    def _export(self, model: DemoModel, out: Path, *options: str) -> None:
+        run_tool('deployment/export.py', [
+            shown_path(model.config),
+            shown_path(model.checkpoint), '--out',
+            shown_path(out), *options
+        ], self.environment, self.report)
+
+    def _measure(self) -> None:
+        files = {'float': self.float_file, _FILE: self.file_model.checkpoint}
+        found = measure({
+            (name, _ENGINE): str(path)
+            for name, path in files.items()
+        }, (1, 3, IMAGE_SIZE, IMAGE_SIZE))
+        times = {each.name: each.median for each in found}
+        self.report(f'    one image, one thread: float {times["float"]:.1f} ms, '
+                    f'w4a4 {times[_FILE]:.1f} ms')
+        self.latencies.write_text(json.dumps(times))
+
     def _write_table(self) -> None:
+        files, times = {}, {}
+        if self.exports:
+            files = {'float': self.float_file, _FILE: self.file_model.checkpoint}
+            times = json.loads(self.latencies.read_text())
         rows = []
         for model in self._models:
             # The integers are those of the low-bit model: its bits, its size.
             described = self.low_bit_model if model is self.integer_model else model
             metrics = json.loads(model.metrics.read_text())
-            rows.append(report_row(model.name, described.config, metrics, IMAGE_SIZE))
+            row = report_row(model.name, described.config, metrics, IMAGE_SIZE)
+            rows.append(with_file(row, files.get(model.name), times.get(model.name)))
         write_report(rows, self.work_dir)
 
     def _draw(self) -> None:

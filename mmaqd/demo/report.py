@@ -3,16 +3,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Sequence
 
-from mmaqd.analysis import (bit_operations, build_detector, detector_macs, image_bits,
-                            packed_weight_bytes, with_float_work)
+from mmaqd.analysis import (bit_operations, build_detector, detector_macs, packed_weight_bytes,
+                            with_float_work)
 from mmaqd.conversion import quantization_table
 
 _HEADER = ('model', 'AP', 'AP50', 'bits of weights', 'bits of inputs', 'weights (MB)',
-           'bit operations (10^9)')
+           'bit operations (10^9)', 'file (MB)', 'latency (ms)')
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class ReportRow:
         input_bits (str): Bits of their inputs, likewise.
         weight_megabytes (float): Weights of all convs, packed, in 10^6 bytes.
         giga_bit_operations (float): MACs x weight bits x input bits for one image, in 10^9.
+        file_megabytes (float, optional): Its exported file, in 10^6 bytes; None if it has none.
+        latency_milliseconds (float, optional): One image through that file, likewise.
     """
 
     model: str
@@ -36,6 +38,8 @@ class ReportRow:
     input_bits: str
     weight_megabytes: float
     giga_bit_operations: float
+    file_megabytes: float | None = None
+    latency_milliseconds: float | None = None
 
 
 def report_row(model: str, config: str | Path, metrics: dict[str, float],
@@ -51,20 +55,25 @@ def report_row(model: str, config: str | Path, metrics: dict[str, float],
     Returns:
         ReportRow: The row of the table.
     """
-    cfg, detector = build_detector(config)
+    _, detector = build_detector(config)
     rows = quantization_table(detector)
     macs = detector_macs(detector, image_size, image_size)
-    bits_of_image = image_bits(cfg, rows, macs)
-    inputs = [bits_of_image.get(row.module, row.input_bits) for row in rows]
     return ReportRow(
         model=model,
         ap=round(100 * metrics['coco/bbox_mAP'], 1),
         ap50=round(100 * metrics['coco/bbox_mAP_50'], 1),
         weight_bits=_summary([row.weight_bits for row in rows]),
-        input_bits=_summary(inputs),
+        input_bits=_summary([row.input_bits for row in rows]),
         weight_megabytes=round(packed_weight_bytes(rows) / 1e6, 2),
-        giga_bit_operations=round(
-            bit_operations(with_float_work(rows, macs), macs, bits_of_image) / 1e9, 1))
+        giga_bit_operations=round(bit_operations(with_float_work(rows, macs), macs) / 1e9, 1))
+
+
+def with_file(row: ReportRow, file: Path | None, milliseconds: float | None) -> ReportRow:
+    """The row with the size of an exported file and its latency, if there is one."""
+    if file is None or milliseconds is None:
+        return row
+    size = round(file.stat().st_size / 1e6, 2)
+    return replace(row, file_megabytes=size, latency_milliseconds=round(milliseconds, 1))
 
 
 def write_report(rows: Sequence[ReportRow], folder: str | Path) -> str:
@@ -77,7 +86,8 @@ def write_report(rows: Sequence[ReportRow], folder: str | Path) -> str:
     Returns:
         str: The table as Markdown.
     """
-    lines = [[str(value) for value in asdict(row).values()] for row in rows]
+    lines = [['' if value is None else str(value) for value in asdict(row).values()]
+             for row in rows]
     widths = [max(map(len, column)) for column in zip(_HEADER, *lines)]
     text = [_markdown(_HEADER, widths), _markdown(['-' * width for width in widths], widths)]
     table = '\n'.join(text + [_markdown(line, widths) for line in lines]) + '\n'

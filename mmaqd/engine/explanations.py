@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def explain_single_value(error: ValueError, model: nn.Module) -> Optional[ValueError]:
+def explain_single_value(error: BaseException, model: nn.Module) -> Optional[ValueError]:
     """Name the BN that got one value per channel while training.
 
     Args:
@@ -18,7 +18,7 @@ def explain_single_value(error: ValueError, model: nn.Module) -> Optional[ValueE
     Returns:
         The error to raise in its place; None if it is another one.
     """
-    if 'more than 1 value per channel' not in str(error):
+    if not isinstance(error, ValueError) or 'more than 1 value per channel' not in str(error):
         return None
     shape = str(error).rpartition('torch.Size')[2] or 'one value'
     owners = [frame.f_locals.get('self') for frame, _ in walk_tb(error.__traceback__)]

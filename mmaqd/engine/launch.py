@@ -15,8 +15,10 @@ from mmengine.runner import Runner
 
 from mmaqd.checkpoints import WORLD_SIZE, last_whole_checkpoint
 from mmaqd.compat import check_data_files, setup_cpu_distributed
+from mmaqd.invocation import was_interrupted
 
 from .explanations import explain_single_value
+from .layer_decay import spare_single_values
 from .pipelines import plain_datasets
 from .promises import add_missing_hooks, how_to_go_on, what_comes_next
 
@@ -66,9 +68,9 @@ def train(config: str,
     add_missing_hooks(runner)
     try:
         runner.train()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(how_to_go_on(runner)) from None
-    except ValueError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt(how_to_go_on(runner)) from None
         raise explain_single_value(error, runner.model) or error
     runner.logger.info(what_comes_next(runner, config))
     return runner
@@ -161,6 +163,7 @@ def build_runner(cfg: Config) -> Runner:
         ValueError: The parameters of a low-bit model would be sharded.
     """
     _refuse_sharding(cfg)
+    spare_single_values(cfg)
     setup_cpu_distributed(cfg, cfg.launcher)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 

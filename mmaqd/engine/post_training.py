@@ -2,10 +2,8 @@
 from __future__ import annotations
 
 import os.path as osp
-import sys
 from itertools import islice
 from tempfile import TemporaryDirectory
-from time import monotonic
 from typing import Any, Iterator
 
 import torch.nn as nn
@@ -14,11 +12,13 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmaqd.compat import check_data_files
+from mmaqd.invocation import command
 from mmaqd.quantizers import Quantizer, WeightQuantizer, calibrate
 
 from .hooks.reestimate_bn_hook import reestimate_batch_norm, trained_norms
 from .launch import build_runner, load_config
 from .pipelines import evaluation_pipeline, with_pipeline
+from .progress import Progress
 
 
 def calibrate_checkpoint(config: str,
@@ -69,11 +69,12 @@ def calibrate_checkpoint(config: str,
         _refuse_nothing_to_do(runner.model, config, checkpoint)
         # Behind a BN that is estimated anew weights may have another scale, elsewhere not.
         needs = dict(need_norms=True) if reestimate_bn else {}
-        started = calibrate(runner.model, _batches(runner, num_batches, 'Calibrating'), **needs)
+        progress = Progress('Calibrating', num_batches)
+        started = calibrate(runner.model, _batches(runner, progress), **needs)
         if reestimate_bn:
             runner.model.train()
             norms = trained_norms(runner.model)
-            anew = _batches(runner, num_batches, 'Estimating BN')
+            anew = _batches(runner, Progress('Estimating BN', num_batches))
             reestimate_batch_norm(runner.model, anew, norms)
         runner.cfg.work_dir = folder
         runner.save_checkpoint(
@@ -82,7 +83,10 @@ def calibrate_checkpoint(config: str,
             save_optimizer=False,
             save_param_scheduler=False,
             meta=dict(epoch=0, iter=0))
-    print(f'Started {started} intervals and wrote {out}. Next: python tools/test.py {config} {out}')
+    norms = f' and {len(norms)} BN got new statistics' if reestimate_bn else ''
+    print(
+        f'Calibrated on {progress}: {started} quantizers got intervals{norms}. Wrote {out}. Next: '
+        f'{command("test", config, out)}')
     return started
 
 
@@ -108,16 +112,11 @@ def _check_is_file(out: str) -> None:
                          f'{osp.join(out, "low_bit.pth")}, for example.')
 
 
-def _batches(runner: Runner, num_batches: int, title: str) -> Iterator[Any]:
-    """Batches to calibrate on, with a line of progress for a terminal."""
-    start = monotonic()
-    given = islice(calibration_loader(runner.cfg, runner.seed), num_batches)
-    for done, batch in enumerate(given, 1):
+def _batches(runner: Runner, progress: Progress) -> Iterator[Any]:
+    """Batches to calibrate on, each reported when it is done."""
+    for batch in islice(calibration_loader(runner.cfg, runner.seed), progress.num_batches):
         yield batch
-        left = (monotonic() - start) / done * (num_batches - done)
-        if sys.stderr.isatty():
-            text = f'{title}: {done} of {num_batches} batches, {left:.0f} s left'
-            print(f'\r{text:<60}', end='\n' if done == num_batches else '', file=sys.stderr)
+        progress.done(len(batch['data_samples']))
 
 
 def _refuse_nothing_to_do(model: nn.Module, config: str, checkpoint: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmaqd.invocation import command
 from mmaqd.quantizers import Quantizer
 
 from .hooks import EpochSeedHook, InitializeIntervalsHook, LogIntervalsHook, RefuseInvalidLossHook
@@ -49,4 +50,4 @@ def what_comes_next(runner: Runner, config: str) -> str:
     if checkpoint is None:
         return (f'Trained, but no checkpoint was written to {runner.work_dir}: see '
                 'default_hooks.checkpoint.')
-    return f'Trained: {checkpoint}. Next: python tools/test.py {config} {checkpoint}'
+    return f'Trained: {checkpoint}. Next: {command("test", config, checkpoint)}'

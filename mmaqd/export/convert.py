@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmaqd.compat import check_data_files
 from mmaqd.engine.post_training import calibration_loader
+from mmaqd.invocation import command
 from mmaqd.registry import MODELS
 
 from .files import Loaded, check_out, load_trained
@@ -118,8 +119,8 @@ def convert_integer(config: str,
     torch.save(dict(meta=meta, state_dict=twin.state_dict()), out)
     cfg.dump(twin_config)
     print_log(
-        f'{converted.graph}\nWrote {out} and {twin_config}. Next: python tools/test.py '
-        f'{twin_config} {out}', 'current')
+        f'{converted.graph}\nWrote {out} and {twin_config}. Next: '
+        f'{command("test", twin_config, out)}', 'current')
     return converted.graph
 
 

@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 
 from mmaqd.conversion import quantization_table
 from mmaqd.engine.pipelines import evaluation_pipeline
+from mmaqd.invocation import command
 from mmaqd.version import __version__
 
 from .capture import capture
@@ -24,6 +25,7 @@ from .onnx.builder import Builder, import_onnx
 from .onnx.decode import add_detections
 from .onnx.float_network import add_float_network
 from .onnx.packed import packed_versions
+from .onnx.qonnx import to_qonnx
 from .onnx.settings import Decoding, decoding_of
 from .onnx.writer import KINDS, add_network
 from .runtime import METADATA, TESTED, Detector, import_engine, pattern_image
@@ -41,6 +43,7 @@ def export_detector(config: str,
                     batch: int = 1,
                     dynamic: bool = False,
                     raw: bool = False,
+                    qonnx: bool = False,
                     packed: bool = False,
                     engine: str = 'onnxruntime',
                     in_float: bool = False,
@@ -59,9 +62,10 @@ def export_detector(config: str,
         out: File to write, ending in .onnx.
         size: (height, width) of the input; None for the scale of the test pipeline, padded.
         batch: Images at a time.
-        dynamic: Let the file take images of any number and size; with ``raw``, as decoding needs a
-            fixed size.
+        dynamic: Let the file take images of any number and size; the above are its usual ones.
         raw: Write prediction maps, without decoding and NMS.
+        qonnx: Write the prediction maps as QONNX, for FPGA tools: see
+            :func:`mmaqd.export.onnx.to_qonnx`.
         packed: Store weights of up to 4 bits in 4 or 2 bits, for ONNX Runtime.
         engine: ``'onnxruntime'`` or ``'openvino'``: whose integer kernels the file is for.
         in_float: Write the float network of a float config, to compare with.
@@ -78,16 +82,9 @@ def export_detector(config: str,
         MissingPackage: onnx is not installed.
     """
     check_out(out, '.onnx')
-    if batch < 1:
-        raise ValueError(f'--batch must be at least 1, but got {batch}.')
-    if dynamic and (not raw or in_float):
-        raise ValueError('--dynamic: decoding and the float network need a fixed size. Give --raw '
-                         'without --float, or a --size.')
-    if packed and (in_float or engine != 'onnxruntime'):
-        raise ValueError(
-            '--packed: packed weights are those of an integer network in ONNX Runtime; '
-            'leave out --float and --engine, or --packed.')
+    _check_options(batch, dynamic, qonnx, packed, engine, in_float)
     import_onnx()
+    raw = raw or qonnx
     if not raw:
         import_engine(engine)
     loaded = load_trained(config, checkpoint, cfg_options)
@@ -96,7 +93,7 @@ def export_detector(config: str,
         batch=batch,
         dynamic=dynamic,
         raw=raw,
-        engine=engine,
+        engine='qonnx' if qonnx else engine,
         integer=not in_float,
         checkpoint_sha256=sha256_of(checkpoint))
     decoding = None if raw else decoding_of(loaded.detector.bbox_head)
@@ -111,18 +108,41 @@ def export_detector(config: str,
         print_log('Running the test image ...', 'current')
         recipe['self_test'] = _self_test(out, recipe)
         _save(model, recipe, out)
-    following = 'benchmark.py' if raw else 'detect.py'
-    arguments = out if raw else f'{out} IMAGE_OR_FOLDER --out detected'
     print_log(
         f'Wrote {out}, {osp.getsize(out) / 1e6:.2f} MB, for images of {recipe["size"][1]} x '
-        f'{recipe["size"][0]}. Next: python tools/deployment/{following} {arguments}', 'current')
+        f'{recipe["size"][0]}.{"" if qonnx else " Next: " + _next_command(out, recipe)}', 'current')
     return recipe
+
+
+def _check_options(batch: int, dynamic: bool, qonnx: bool, packed: bool, engine: str,
+                   in_float: bool) -> None:
+    if batch < 1:
+        raise ValueError(f'--batch must be at least 1, but got {batch}.')
+    if dynamic and (in_float or qonnx):
+        raise ValueError('--dynamic: the float network and QONNX are written for one size; leave '
+                         'out --float and --qonnx, or give a --size instead.')
+    if packed and (in_float or qonnx or engine != 'onnxruntime'):
+        raise ValueError(
+            '--packed: packed weights are those of an integer network in ONNX Runtime; '
+            'leave out --float, --qonnx and --engine, or --packed.')
+    if qonnx and in_float:
+        raise ValueError('--qonnx: QONNX is a form of the integer network; leave out --float.')
+
+
+def _next_command(out: str, recipe: dict) -> str:
+    if not recipe['raw']:
+        return command('detect', out, 'IMAGE_OR_FOLDER', '--out', 'detected')
+    name = osp.basename(out).removesuffix('.onnx')
+    return command('benchmark', f'{recipe["engine"]}:{name}={out}', '--shape', recipe['batch'], 3,
+                   *recipe['size'])
 
 
 def _model(detector: nn.Module, graph: Optional[IntegerGraph], recipe: dict,
            decoding: Optional[Decoding], packed: bool) -> Any:
     """The network of a graph, or the float one of the detector, and its decoding."""
     height, width = recipe['size']
+    if recipe['engine'] == 'qonnx':
+        return to_qonnx(graph, height, width, recipe['batch'])
     builder = Builder(*packed_versions(graph)) if packed else Builder()
     shape = [recipe['batch'], 3, height, width]
     if recipe['dynamic']:
@@ -136,10 +156,18 @@ def _model(detector: nn.Module, graph: Optional[IntegerGraph], recipe: dict,
         maps = add_network(builder, graph, image, engine=recipe['engine'], packed=packed)
     if decoding is None:
         return builder.model([name for levels in maps for name in levels])
-    # Boxes end where the resized image does, as MMDetection's, not where its padding does.
-    scale = recipe['resize']['scale']
-    limits = builder.constant([min(width, scale[0]), min(height, scale[1])] * 2, np.float32)
+    limits = _limits(builder, image, recipe)
     return builder.model(list(add_detections(builder, decoding, maps, limits)))
+
+
+def _limits(builder: Builder, image: str, recipe: dict) -> str:
+    """Where boxes end: with the resized image, as MMDetection's; if any size may come, padded."""
+    if recipe['dynamic']:
+        shape = builder.node('Shape', [image], 'input_shape')
+        sides = builder.node('Gather', [shape, builder.constant([3, 2, 3, 2], np.int64)], 'sides')
+        return builder.node('Cast', [sides], 'limits', to=builder.onnx.TensorProto.FLOAT)
+    (height, width), scale = recipe['size'], recipe['resize']['scale']
+    return builder.constant([min(width, scale[0]), min(height, scale[1])] * 2, np.float32)
 
 
 def _renamed(builder: Builder, maps: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:

@@ -42,7 +42,7 @@ class FileDetector(BaseDetector):
                 batch_inputs: Tensor,
                 batch_data_samples: SampleList,
                 rescale: bool = True) -> SampleList:
-        """Detections of normalized images (N, 3, H, W), no larger than the input of the file."""
+        """Detections of normalized images (N, 3, H, W), no larger than the file's input."""
         images = (batch_inputs + self.mean).round().clamp(0, 255).byte().cpu().numpy()
         found = [
             _instances(dets, labels, sample.metainfo, rescale)
@@ -53,6 +53,9 @@ class FileDetector(BaseDetector):
     def _run(self, images: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """dets and labels of each image, in batches of the file."""
         recipe = self.detector.recipe
+        if recipe['dynamic']:
+            yield from zip(*self.detector.run(images))
+            return
         (height, width), batch = recipe['size'], recipe['batch']
         if images.shape[2] > height or images.shape[3] > width:
             raise ValueError(

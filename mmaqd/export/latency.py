@@ -13,6 +13,7 @@ from typing import Callable, Mapping, Sequence
 import numpy as np
 
 from .onnx.builder import MissingPackage
+from .runtime import openvino_options
 
 ENGINES = ('onnxruntime', 'openvino')
 Run = Callable[[np.ndarray], object]
@@ -118,7 +119,7 @@ def _load_openvino(path: str, threads: int, counters: bool = False) -> Run:
     except ImportError as error:
         raise MissingPackage("openvino is not installed: pip install 'mmaqd[openvino]'.") from error
     core = openvino.Core()
-    options = {'INFERENCE_NUM_THREADS': threads, 'PERF_COUNT': counters}
+    options = {**openvino_options(threads), 'PERF_COUNT': counters}
     request = core.compile_model(core.read_model(path), 'CPU', options).create_infer_request()
     dtype = np.uint8 if request.model_inputs[0].element_type.size == 1 else np.float32
 

@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmaqd.checkpoints import WeightLayout, pack_state, read_checkpoint
+from mmaqd.invocation import command
 from mmaqd.layers import QuantLayer, QuantMultiheadAttention
 from mmaqd.quantizers import Quantizer, UninitializedIntervalError, WeightQuantizer
 from mmaqd.version import __version__
@@ -91,7 +92,7 @@ def pack_checkpoint(config: str,
     Path(out).write_bytes(content)
     _check_written(out, state)
     packed = PackedFile(out, len(content), _float_bytes(model))
-    print_log(f'Wrote {packed}. Next: python tools/test.py {config} {out}', 'current')
+    print_log(f'Wrote {packed}. Next: {command("test", config, out)}', 'current')
     return packed
 
 

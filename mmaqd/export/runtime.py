@@ -77,9 +77,8 @@ def _check_recipe(recipe: dict[str, Any]) -> None:
         'dynamic':
         isinstance(recipe['dynamic'], bool),
     }
-    wrong = [key for key, value in right.items() if not value]
-    if wrong:
-        raise ValueError(', '.join(wrong))
+    if not all(right.values()):
+        raise ValueError(', '.join(key for key, value in right.items() if not value))
 
 
 def _read_metadata(path: Path) -> dict[str, str]:
@@ -165,14 +164,15 @@ def _open_onnxruntime(path: str, threads: Optional[int]) -> tuple[Run, list[Opti
     return lambda images: tuple(session.run(['dets', 'labels'], {'input': images})), shape
 
 
+def openvino_options(threads: Optional[int] = None) -> dict[str, Any]:
+    """Options that keep floats in float32: OpenVINO takes bfloat16 where the processor has it."""
+    options = {'INFERENCE_PRECISION_HINT': 'f32'}
+    return {**options, 'INFERENCE_NUM_THREADS': threads} if threads else options
+
+
 def _open_openvino(path: str, threads: Optional[int]) -> tuple[Run, list[Optional[int]]]:
-    openvino = import_engine('openvino')
-    core = openvino.Core()
-    # Floats stay floats: newer processors would decode boxes in bfloat16 otherwise.
-    options: dict[str, Any] = {'INFERENCE_PRECISION_HINT': 'f32'}
-    if threads:
-        options['INFERENCE_NUM_THREADS'] = threads
-    compiled = core.compile_model(core.read_model(path), 'CPU', options)
+    core = import_engine('openvino').Core()
+    compiled = core.compile_model(core.read_model(path), 'CPU', openvino_options(threads))
     dets, labels = compiled.output('dets'), compiled.output('labels')
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -213,15 +213,17 @@ class Detector:
             raise DetectError(f"engine is {engine!r}, expected one of {', '.join(ENGINES)}.")
         if threads is not None and threads < 1:
             raise DetectError(f'threads is {threads}, expected 1 or more.')
+        advice = ''
         if self.engine != self.recipe['engine']:
-            warnings.warn(f'{path} was written for {self.recipe["engine"]}: {self.engine} may be '
-                          f'slower; export it with --engine {self.engine}.')
+            advice = f' It is for {self.recipe["engine"]}: export with --engine {self.engine}.'
+            warnings.warn(f'{self.engine} may be slow or inexact with {path}.{advice}')
         open_engine = dict(zip(ENGINES, (_open_onnxruntime, _open_openvino)))[self.engine]
         import_engine(self.engine)
         try:
             self.run, shape = open_engine(os.fspath(path), threads)
         except Exception as error:  # engines raise exceptions of their own
-            raise DetectError(f"{self.engine} can't load {path}: {_first_line(error)}") from error
+            problem = ' '.join(str(error).split())[:200]
+            raise DetectError(f"{self.engine} can't load {path}:{advice} {problem}") from error
         self._check_input(path, shape)
 
     def _check_input(self, path: str | os.PathLike, shape: list[Optional[int]]) -> None:
@@ -332,9 +334,8 @@ class Detector:
         except (KeyError, TypeError, ValueError) as error:
             raise DetectError(
                 'The file has no self-test in its metadata: export it again.') from error
-        pattern = pattern_image(*self.recipe['size'])
-        found, classes = (
-            each[0] for each in self.run(np.repeat(pattern[None], self.recipe['batch'], axis=0)))
+        images = np.repeat(pattern_image(*self.recipe['size'])[None], self.recipe['batch'], axis=0)
+        found, classes = (each[0] for each in self.run(images))
         found, classes = found[classes >= 0], classes[classes >= 0]
         misses = len(expected) - _matches(expected, labels, found, classes)
         if misses or len(expected) != min(len(found), TESTED):
@@ -374,10 +375,6 @@ def check_image(image: Any) -> None:
                           f'expected (H, W, 3): {hint}')
     if image.dtype != np.uint8:
         raise DetectError(f'An image is {image.dtype}, expected uint8: {hint}')
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def draw(image: np.ndarray, result: Result) -> np.ndarray:

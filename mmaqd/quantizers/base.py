@@ -132,8 +132,8 @@ class Quantizer(nn.Module):
 
     @property
     def _uninitialized(self) -> str:
-        counting = (' (To count the operations of a config, take '
-                    'tools/analysis_tools/model_size.py, which needs no intervals.)')
+        counting = (' (To count the operations of a config, take mmaqd report size CONFIG, which '
+                    'needs no intervals.)')
         return (f'{self.name}: the interval was never initialized. Train with the hook '
                 'mmaqd.InitializeIntervalsHook, run mmaqd.quantizers.calibrate(model, batches), or '
                 'load the checkpoint of a trained low-bit model (a float checkpoint has no '

@@ -6,8 +6,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmaqd.analysis import (LayerSize, bit_operations, count_macs, detector_macs, image_bits,
-                            image_size, layer_sizes, packed_weight_bytes, size_summary, size_table)
+from mmaqd.analysis import (LayerSize, bit_operations, count_macs, detector_macs, image_size,
+                            layer_sizes, packed_weight_bytes, size_summary, size_table)
 from mmaqd.conversion import prepare, quantization_table
 from tests.helpers.detector import DETECTORS, build, model_cfg
 
@@ -74,24 +74,22 @@ def test_hooks_are_removed_after_an_error(model):
 
 
 def test_bit_operations():
-    rows = [Row('image', 8, 32, 1), Row('a', 4, 4, 1), Row('b', 2, 3, 1)]
+    rows = [Row('image', 8, 8, 1), Row('a', 4, 4, 1), Row('b', 2, 3, 1)]
     macs = dict(image=10, a=100)
-    assert bit_operations(rows, macs) == 10 * 8 * 32 + 100 * 16
-    assert bit_operations(rows, macs, dict(image=8)) == 10 * 64 + 100 * 16
+    assert bit_operations(rows, macs) == 10 * 64 + 100 * 16
 
 
-@pytest.mark.parametrize('arguments', [(dict(other=1), ), (dict(a=1), dict(other=8))])
-def test_bit_operations_refuse_an_unknown_module(arguments):
+def test_bit_operations_refuse_an_unknown_module():
     with pytest.raises(KeyError, match='other'):
-        bit_operations([Row('a', 4, 4, 1)], *arguments)
+        bit_operations([Row('a', 4, 4, 1)], dict(other=1))
 
 
 LAYERS = [LayerSize('image', 8, 8, 3, 10), LayerSize('a', 3, 4, 5, 100)]
 
 
 def test_layer_sizes():
-    rows = [Row('image', 8, 32, 3), Row('a', 3, 4, 5), Row('unused', 32, 32, 7)]
-    *layers, unused = layer_sizes(rows, dict(image=10, a=100), dict(image=8))
+    rows = [Row('image', 8, 8, 3), Row('a', 3, 4, 5), Row('unused', 32, 32, 7)]
+    *layers, unused = layer_sizes(rows, dict(image=10, a=100))
     assert layers == LAYERS
     assert [layer.weight_bytes for layer in layers] == [3, 2]
     assert [layer.float_weight_bytes for layer in layers] == [12, 20]
@@ -157,21 +155,6 @@ def test_macs_of_a_low_bit_detector_are_those_that_its_float_twin_really_does(de
     assert counted['backbone.conv1'] == 8 * 32 * 48 * 147
     assert low_bit.training
     assert all(torch.equal(value, state[name]) for name, value in low_bit.state_dict().items())
-
-
-@pytest.mark.parametrize('preprocessor, row, expected', [
-    (dict(mean=[124, 116.0, 104], std=[1, 1, 1]), Row('conv', 8, 32, 1), dict(conv=8)),
-    (dict(), Row('conv', 8, 32, 1), dict(conv=8)),
-    (dict(mean=None, std=None), Row('conv', 8, 32, 1), dict(conv=8)),
-    (dict(mean=[123.675, 116, 104], std=[1, 1, 1]), Row('conv', 8, 32, 1), {}),
-    (dict(mean=[124, 116, 104], std=[58.4, 57, 57]), Row('conv', 8, 32, 1), {}),
-    (dict(mean=[124, 116, 104], std=[1, 1, 1]), Row('conv', 8, 4, 1), {}),
-    (dict(mean=[124, 116, 104], std=[1, 1, 1]), Row('conv', 32, 32, 1), {}),
-])
-def test_bits_of_the_image(preprocessor, row, expected):
-    cfg = Config(dict(model=dict(data_preprocessor=preprocessor)))
-    rows = [Row('other', 8, 32, 1), row]
-    assert image_bits(cfg, rows, dict(conv=5, other=7)) == expected
 
 
 def config_with(pipeline, divisor=32, wrapped=False):

@@ -8,6 +8,7 @@ import torch
 from mmengine.runner import load_checkpoint
 from torch import nn
 
+from mmaqd.checkpoints import CheckpointError
 from mmaqd.quantizers import CheckpointMismatchError, Quantizer, UninitializedIntervalError
 from tests.helpers.detector import (LEVELS, build, build_calibrated, make_batch, model_cfg,
                                     raw_outputs)
@@ -136,6 +137,13 @@ def test_checkpoint_of_another_detector(load, detector, bits):
         'it has also bbox_head')
 
 
+def test_checkpoint_of_another_granularity_names_the_option(load, low_bit_state):
+    cfg = model_cfg('RetinaNet', 4)
+    cfg['quantization']['weight_quantizer']['axis'] = 0
+    assert_refused(load, build(cfg), low_bit_state,
+                   r'backbone.conv1.weight_quantizer: the interval .* shape \(\).*Set axis \(None')
+
+
 @pytest.mark.parametrize('bits', [None, 4], ids=['float', 'w4a4'])
 def test_checkpoint_of_other_classes(load, bits):
     state = build(model_cfg('RetinaNet', bits, num_classes=7)).state_dict()
@@ -161,6 +169,17 @@ def test_checkpoint_of_the_backbone_alone(load, low_bit_state):
     state = {key: value for key, value in low_bit_state.items() if key.startswith('backbone')}
     assert_refused(load, build(model_cfg('RetinaNet', 4)), state,
                    r'lacks neck.* and \d+ more. Use the config')
+
+
+def test_states_of_norms_averaged_over_processes(low_bit_state):
+    model = build(model_cfg('RetinaNet', 4))
+    part = {key: value.float() + 0.5 for key, value in low_bit_state.items() if '.bn' in key}
+    model.load_state_dict(part, strict=False)
+    own = model.state_dict()
+    assert any('num_batches_tracked' in key for key in part)
+    assert all(torch.equal(own[key], value.to(own[key].dtype)) for key, value in part.items())
+    with pytest.raises(CheckpointError, match='num_batches_tracked is of torch.float32'):
+        model.load_state_dict({**low_bit_state, **part})
 
 
 def test_empty_state(load):

@@ -14,7 +14,7 @@ from mmengine.config import Config
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 EVERY = sorted(
     path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob('*/*.py')
-    if path.parent.name != '_base_')
+    if path.parent.name not in ('_base_', 'own_data'))  # tests/test_own_data.py
 COCO = [name for name in EVERY if name.split('/')[0] in ('retinanet', 'fcos', 'atss')]
 NAME = re.compile(
     r'(?P<detector>retinanet|fcos|atss)_r(?P<depth>18|34|50)(-c(?P<channels>\d+))?_fpn_'
@@ -258,3 +258,42 @@ def test_example_of_the_readme_works(tmp_path):
     assert config.train_dataloader.dataset.metainfo == config.metainfo
     assert config.test_dataloader.dataset.ann_file == 'val.json'
     assert config.test_evaluator.ann_file == 'data/cats/val.json'
+
+
+def test_what_low_bit_configs_share_stands_once():
+    places: dict[str, list[str]] = {}
+    for name in [*EVERY, *(f'_base_/{path.name}' for path in CONFIGS.glob('_base_/*.py'))]:
+        for line in (CONFIGS / name).read_text().splitlines():
+            places.setdefault(line.strip(), []).append(name)
+    typed = 'bccd/retinanet_r18-c16_fpn_mlbn-w4a4_6e_bccd.py'  # with types and factors of its own
+    assert set(places["pattern='backbone.conv1',"]) == {'_base_/low_bit.py', typed}
+    assert set(places["dict(type='mmaqd.LogIntervalsHook'),"]) == {
+        '_base_/low_bit.py', 'bccd/retinanet_r18-c16_fpn_mlbn-w2a2-progressive_6e_bccd.py'
+    }
+    losses = [name for line, names in places.items() if 'FeatureDistillation' in line
+              for name in names]  # yapf: disable
+    assert set(losses) == {'_base_/distillation.py'}
+
+
+def test_a_rule_is_added_to_those_of_a_config(tmp_path):
+    further = dict(pattern='neck.*', weight_quantizer=dict(bit_width=8))
+    base = 'fcos/fcos_r18_fpn_mlbn-w2a2_1x_coco.py'
+    mine = tmp_path / 'mine.py'
+    mine.write_text(f"_base_ = __import__('mmaqd').config_path('{base}')\n"
+                    'model = dict(quantization=dict(rules=[*_base_.fcos_rules, '
+                    f'{further!r}]))\n')
+    rules = Config.fromfile(mine).model.quantization.rules
+    assert rules == [*load(base).model.quantization.rules, further]
+
+
+def test_a_float_config_elsewhere_is_quantized_by_the_shared_rules(tmp_path):
+    text = (CONFIGS / 'README.md').read_text().split('```python\n')
+    example, = (part.split('```')[0] for part in text if './my_float_twin.py' in part)
+    twin = 'retinanet/retinanet_r18_fpn_mlbn_1x_coco.py'
+    (tmp_path /
+     'my_float_twin.py').write_text(f"_base_ = __import__('mmaqd').config_path('{twin}')\n")
+    (tmp_path / 'mine.py').write_text(example)
+    config = Config.fromfile(tmp_path / 'mine.py')
+    ours = load('retinanet/retinanet_r18_fpn_mlbn-w4a4_1x_coco.py')
+    assert config.model.quantization == ours.model.quantization
+    assert config.custom_hooks == ours.custom_hooks

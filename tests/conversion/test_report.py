@@ -21,10 +21,29 @@ def rows_by_name(model: nn.Module) -> dict:
 def test_detector_has_the_bits_that_were_asked_for(detector, bits):
     rows = rows_by_name(build(model_cfg(detector, bits)))
     special = {f'bbox_head.{name}': (8, 8) for name in PREDICTION_CONVS[detector]}
-    special['backbone.conv1'] = (8, 32)
+    special['backbone.conv1'] = (8, 8)
     assert special.keys() < rows.keys()
     for name, row in rows.items():
         assert (row.weight_bits, row.input_bits) == special.get(name, (bits, bits)), name
+
+
+INTEGERS = dict(mean=[124, 116.0, 104], std=[1, 1, 1])
+
+
+@pytest.mark.parametrize('preprocessor, rule, expected', [
+    (INTEGERS, {}, 8),
+    (dict(mean=None, std=None), {}, 8),
+    (dict(mean=[123.675, 116, 104], std=[1, 1, 1]), {}, 32),
+    (dict(mean=[124, 116, 104], std=[58.4, 57, 57]), {}, 32),
+    (INTEGERS, dict(input_quantizer=dict(bit_width=6, signed=True)), 6),
+    (INTEGERS, dict(weight_quantizer=None), 32),
+])
+def test_the_image_has_8_bits_where_it_comes_as_integers(preprocessor, rule, expected):
+    cfg = model_cfg('RetinaNet', 4)
+    cfg['data_preprocessor'] = dict(type='DetDataPreprocessor', **preprocessor)
+    cfg['quantization']['rules'][0].update(rule)
+    first = quantization_table(build(cfg))[0]
+    assert (first.module, first.input_bits) == ('backbone.conv1', expected)
 
 
 def test_every_conv_of_the_model_has_a_row_in_module_order():
@@ -72,6 +91,7 @@ def test_text_has_a_line_for_every_row():
     assert cells == [[
         row.module,
         str(row.weight_bits),
-        str(row.input_bits), row.granularity,
+        f'{row.input_bits} (image)' if row.module == 'backbone.conv1' else str(row.input_bits),
+        row.granularity,
         str(row.num_weights)
     ] for row in rows]

@@ -12,10 +12,11 @@ from mmengine.config import Config
 from mmaqd.datasets import ShapesSpec
 from mmaqd.demo import Demo, pipeline
 from mmaqd.demo.report import ReportRow, report_row
+from mmaqd.export.latency import Latency
 
 STAGES = [
     'data', 'train-float', 'test-float', 'train-w4a4', 'test-w4a4', 'convert', 'test-integers',
-    'table', 'pictures'
+    'export-float', 'export', 'test-file', 'latency', 'table', 'pictures'
 ]
 INTERVALS = {'neck.conv.weight_quantizer': 1.0, 'neck.conv.input_quantizer': 2.0}
 
@@ -29,10 +30,10 @@ class FakeTools:
 
     def __call__(self, name, arguments, environment, report):
         self.commands.append((name, arguments, environment))
-        if name == 'deployment/convert_integer.py':
+        if name.startswith('deployment/'):
             out = Path(arguments[arguments.index('--out') + 1])
             out.parent.mkdir(parents=True, exist_ok=True)
-            out.touch()
+            out.write_bytes(bytes(30_000 if '--float' in arguments else 10_000))
             return
         work_dir = Path(arguments[arguments.index('--work-dir') + 1])
         if self.fails == work_dir.name:
@@ -59,10 +60,20 @@ class FakeTools:
         (log_dir / f'{log_dir.name}.json').write_text(json.dumps(metrics))
 
 
+def fake_measure(files, shape):
+    assert shape == (1, 3, 256, 256) and all(Path(path).is_file() for path in files.values())
+    return [
+        Latency(name, engine, (3.0 if 'float' in path else 1.0, ))
+        for (name, engine), path in files.items()
+    ]
+
+
 @pytest.fixture
 def tools(monkeypatch):
     fake = FakeTools()
     monkeypatch.setattr(pipeline, 'run_tool', fake)
+    monkeypatch.setattr(pipeline, 'measure', fake_measure)
+    monkeypatch.setattr(pipeline.Demo, 'exports', True)
     return fake
 
 
@@ -90,16 +101,29 @@ def test_everything_is_made(demo, tmp_path):
     made.report = lines.append
     assert made.run() == STAGES
     rows = json.loads((tmp_path / 'out/results.json').read_text())
-    assert [row['model'] for row in rows] == ['float', 'w4a4', 'integers']
-    assert [row['ap'] for row in rows] == [67.9, 67.9, 67.9] and rows[0]['ap50'] == 90.0
+    assert [row['model'] for row in rows] == ['float', 'w4a4', 'integers', 'file']
+    assert [row['ap'] for row in rows] == [67.9] * 4 and rows[0]['ap50'] == 90.0
+    assert [row['file_megabytes'] for row in rows] == [0.03, None, None, 0.01]
+    assert [row['latency_milliseconds'] for row in rows] == [3.0, None, None, 1.0]
     assert rows[2]['weight_megabytes'] == rows[1]['weight_megabytes']
     for name in ('detections.png', 'intervals.png'):
         assert imread(tmp_path / 'out' / name).std() > 0
     text = '\n'.join(lines)
     assert (tmp_path / 'out/results.md').read_text() in text
     for path in ('results.json', 'detections.png', 'intervals.png', 'float/epoch_', 'w4a4/epoch_',
-                 'integers/twin.pth'):
+                 'integers/twin.pth', 'file/w4a4.onnx'):
         assert f'out/{path}' in text
+
+
+def test_without_an_engine_there_is_no_file(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(Demo, 'exports', False)
+    lines = []
+    made = demo()
+    made.report = lines.append
+    assert made.run() == [name for name in STAGES if name not in STAGES[7:11]]
+    assert "pip install 'mmaqd[export]'" in '\n'.join(lines)
+    rows = json.loads((tmp_path / 'out/results.json').read_text())
+    assert [row['model'] for row in rows] == ['float', 'w4a4', 'integers']
 
 
 def test_sizes_and_bits_of_the_table(demo):
@@ -117,7 +141,8 @@ def test_commands_are_those_of_a_user(demo, tools, no_figures):
     demo().run()
     names = [name for name, _, _ in tools.commands]
     assert names == [
-        'train.py', 'test.py', 'train.py', 'test.py', 'deployment/convert_integer.py', 'test.py'
+        'train.py', 'test.py', 'train.py', 'test.py', 'deployment/convert_integer.py', 'test.py',
+        'deployment/export.py', 'deployment/export.py', 'test.py'
     ]
     low_bit = tools.commands[2][1]
     load, = [word for word in low_bit if word.startswith('load_from=')]

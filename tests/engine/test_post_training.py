@@ -256,7 +256,9 @@ def test_the_end_of_it_is_one_line_and_one_file(config, float_checkpoint, tmp_pa
     out = tmp_path / 'out' / 'ptq.pth'
     started = calibrate_checkpoint(config, float_checkpoint, str(out), 1, cfg_options=PLAIN)
     said = capsys.readouterr().out
-    assert f'Started {started} intervals and wrote {out}. Next: python tools/test.py' in said
+    assert said.splitlines()[-1] == (
+        f'Calibrated on 1 batches (2 images): {started} quantizers got intervals. Wrote {out}. '
+        f'Next: mmaqd test {config} {out}')
     assert [path.name for path in out.parent.iterdir()] == ['ptq.pth']
 
 

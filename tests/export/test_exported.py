@@ -13,10 +13,10 @@ from mmengine.registry import DefaultScope
 import mmaqd
 from mmaqd.export.exported import export_detector
 from mmaqd.export.files import check_out
-from mmaqd.export.runtime import Detector
+from mmaqd.export.runtime import Detector, pattern_image
 from mmaqd.registry import MODELS
 from tests.helpers.bccd import BCCD, needs_bccd
-from tests.helpers.engines import ENGINES, need
+from tests.helpers.engines import ENGINES, need, run_onnxruntime
 
 NAME = 'retinanet_r18-c16_fpn_mlbn-w4a4_6e_bccd'
 CONFIG = mmaqd.config_path(f'bccd/{NAME}.py')
@@ -86,6 +86,34 @@ class TestFiles:
         np.testing.assert_allclose(found.scores.numpy(), expected['scores'], atol=1e-6)
         np.testing.assert_allclose(found.bboxes.numpy(), expected['boxes'], atol=1e-2)
 
+    @pytest.mark.parametrize('engine', ENGINES)
+    def test_any_size(self, files, engine, tmp_path):
+        export(tmp_path / 'any.onnx', engine=engine, dynamic=True)
+        whole, image = Detector(tmp_path / 'any.onnx'), cv2.imread(str(IMAGE))
+        found, expected = whole([image])[0], Detector(files[engine])([image])[0]
+        assert 'passed' in whole.self_test()
+        np.testing.assert_allclose(found['scores'], expected['scores'], atol=1e-5)
+        np.testing.assert_allclose(found['boxes'], expected['boxes'], atol=1e-2)
+        part = whole([np.ascontiguousarray(image[:, :200]), image])
+        assert part[0]['boxes'].max() <= image.shape[0] and len(part[0]['boxes'])
+        assert whole.run(np.zeros((2, 3, 96, 64), np.uint8))[0].shape[0] == 2
+
+    def test_qonnx_gives_the_integers_of_the_other_files(self, files, tmp_path):
+        need('qonnx')
+        import onnx
+        from qonnx.core.modelwrapper import ModelWrapper
+        from qonnx.core.onnx_exec import execute_onnx
+        from qonnx.transformation.infer_shapes import InferShapes
+        small, image = dict(size=(32, 32)), pattern_image(32, 32)[None]
+        export(tmp_path / 'q.onnx', qonnx=True, **small)
+        export(tmp_path / 'raw.onnx', raw=True, **small)
+        model = ModelWrapper(str(tmp_path / 'q.onnx')).transform(InferShapes())
+        found = execute_onnx(model, {'input': image.astype(np.float32)})
+        expected = run_onnxruntime(onnx.load(tmp_path / 'raw.onnx'), image)
+        assert set(found) == set(expected) and len(found) == 10
+        for name, maps in expected.items():
+            np.testing.assert_array_equal(found[name], maps)
+
     def test_prediction_maps_alone(self, tmp_path):
         import onnx
         export(tmp_path / 'raw.onnx', raw=True)
@@ -115,7 +143,10 @@ def test_where_a_file_goes_is_checked_before_the_work(name: str, problem: str, t
 
 
 @pytest.mark.parametrize(('options', 'problem'), [
-    (dict(dynamic=True), '--dynamic: .*--raw'),
+    (dict(dynamic=True, in_float=True), '--dynamic: .*--float'),
+    (dict(dynamic=True, qonnx=True), '--dynamic: .*--qonnx'),
+    (dict(packed=True, qonnx=True), '--packed: .*--qonnx'),
+    (dict(in_float=True, qonnx=True), '--qonnx: .*--float'),
     (dict(packed=True, engine='openvino'), '--packed: .*ONNX Runtime'),
     (dict(packed=True, in_float=True), '--packed: .*--float'),
 ], ids=str)  # yapf: disable

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,9 +15,9 @@ from mmdet.datasets.transforms import Resize
 from mmdet.models import DetDataPreprocessor
 from mmdet.structures import DetDataSample
 
-from mmaqd.export import runtime
 from mmaqd.export.onnx.builder import Builder
-from mmaqd.export.runtime import DetectError, Detector, draw, pattern_image, read_recipe, to_json
+from mmaqd.export.runtime import (DetectError, Detector, draw, openvino_options, pattern_image,
+                                  read_recipe, to_json)
 from tests.helpers.engines import ENGINES, need
 from tests.helpers.exported import BOXES, LABELS, SCORES, exported_file, recipe
 
@@ -365,26 +364,15 @@ def test_options_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DetectError, match='threads is 0'):
         Detector(path, threads=0)
     need('openvino')
-    with pytest.warns(UserWarning, match='was written for onnxruntime'):
+    with pytest.warns(UserWarning, match='is for onnxruntime: export with --engine openvino'):
         Detector(path, 'openvino')
 
 
-def test_code_of_the_documentation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_keeps_floats_in_float32(tmp_path: Path) -> None:
     need('openvino')
-    page = Path(__file__).resolve().parents[2] / 'docs' / 'deployment.md'
-    blocks = re.findall(r'```python\n(.*?)```', page.read_text(), re.DOTALL)
-    assert len(blocks) == 3
-    meta = recipe(size=[480, 640], resize={'scale': [640, 480], 'keep_ratio': True})
-    exported_file(tmp_path / 'model.onnx', meta)
-    (tmp_path / 'photo.jpg').write_bytes(cv2.imencode('.jpg', picture(60, 80))[1].tobytes())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, 'runtime', runtime)
-    for block in blocks:
-        found: dict[str, Any] = {}
-        exec(block, found)
-        if 'dets' in found:
-            np.testing.assert_array_equal(found['dets'][0, :, :4], BOXES)
-            np.testing.assert_array_equal(found['labels'][0], LABELS)
-        else:
-            np.testing.assert_array_equal(found['result']['boxes'], BOXES[:FOUND] / 8)
-    assert (tmp_path / 'found.jpg').stat().st_size
+    import openvino
+    core = openvino.Core()
+    path = exported_file(tmp_path / 'model.onnx', recipe(engine='openvino'))
+    compiled = core.compile_model(core.read_model(path), 'CPU', openvino_options(threads=1))
+    assert compiled.get_property('INFERENCE_PRECISION_HINT') == openvino.Type.f32
+    assert compiled.get_property('INFERENCE_NUM_THREADS') == 1

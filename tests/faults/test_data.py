@@ -4,6 +4,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Callable
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.config import Config
 
@@ -15,6 +17,7 @@ from mmaqd.engine.post_training import calibrate_checkpoint
 from tests.helpers.data import CLASSES, make_coco, run_cfg
 
 GREY = dict(type='LoadImageFromFile', color_type='grayscale')
+UNCHANGED = dict(type='LoadImageFromFile', color_type='unchanged')
 
 
 def grey(cfg: Config, root: Path) -> None:
@@ -23,6 +26,17 @@ def grey(cfg: Config, root: Path) -> None:
         cfg[f'{split}_dataloader'].dataset.pipeline[0] = GREY
     cfg.model.data_preprocessor.update(mean=[116], std=[1], bgr_to_rgb=False)
     cfg.model.backbone.in_channels = 1
+
+
+def with_alpha(cfg: Config, root: Path) -> None:
+    """Images of four channels, which MMDetection normalizes in no way."""
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.pipeline[0] = UNCHANGED
+    for path in (root / 'images').iterdir():
+        picture = cv2.imread(str(path))
+        cv2.imwrite(str(path), np.dstack([picture, picture[..., 0]]))
+    cfg.model.data_preprocessor.update(mean=None, std=None, bgr_to_rgb=False)
+    cfg.model.backbone.in_channels = 4
 
 
 def repeated(cfg: Config, root: Path) -> None:
@@ -69,7 +83,7 @@ def make_voc(root: Path) -> Path:
     return folder
 
 
-KINDS = [grey, repeated, concatenated, without_test_data, voc]
+KINDS = [grey, with_alpha, repeated, concatenated, without_test_data, voc]
 
 
 @pytest.mark.timeout(900)

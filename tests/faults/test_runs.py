@@ -9,7 +9,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmaqd.engine import InvalidLossError, command_line, launch
+from mmaqd.cli import command_line
+from mmaqd.engine import InvalidLossError, launch
 from mmaqd.registry import HOOKS
 from tests.helpers.data import make_coco, run_cfg
 
@@ -86,7 +87,7 @@ def test_a_training_ends_with_what_was_written_and_what_comes_next(data, tmp_pat
     config = write(run_cfg(data, tmp_path / 'work', bits=4), tmp_path)
     launch.train(config)
     checkpoint = tmp_path / 'work' / 'iter_2.pth'
-    assert said == [f'Trained: {checkpoint}. Next: python tools/test.py {config} {checkpoint}']
+    assert said == [f'Trained: {checkpoint}. Next: mmaqd test {config} {checkpoint}']
 
 
 what_comes_next = launch.what_comes_next

@@ -43,6 +43,57 @@ def make_coco(root: Path, num_images: int = 4, size: int = 64, num_empty: int = 
     return root
 
 
+def make_own(root: Path, form: str, grey: bool = False) -> Path:
+    """Write four images as configs/own_data expects them, each in both splits.
+
+    Args:
+        root: The data set's folder.
+        form: Of the annotations, ``'coco'`` or ``'voc'``.
+        grey: Whether the files hold one channel.
+
+    Returns:
+        ``root``.
+    """
+    make_coco(root)
+    for path in (root / 'images').iterdir() if grey else ():
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    if form == 'voc':
+        _make_voc(root)
+        return root
+    (root / 'annotations').mkdir()
+    for split in ('train', 'val'):
+        (root / 'annotations' / f'{split}.json').write_text((root / 'annotations.json').read_text())
+    return root
+
+
+def _make_voc(root: Path) -> None:
+    """Write the images and boxes of a COCO data set as VOC has them."""
+    for name in ('Annotations', 'JPEGImages', 'ImageSets/Main'):
+        (root / name).mkdir(parents=True)
+    content = json.loads((root / 'annotations.json').read_text())
+    for image in content['images']:
+        name = Path(image['file_name']).stem
+        picture = cv2.imread(str(root / 'images' / image['file_name']), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(root / 'JPEGImages' / f'{name}.jpg'), picture)
+        boxes = [each for each in content['annotations'] if each['image_id'] == image['id']]
+        (root / 'Annotations' / f'{name}.xml').write_text(_xml(image, boxes))
+    names = [Path(image['file_name']).stem for image in content['images']]
+    for split in ('train', 'val'):
+        (root / 'ImageSets' / 'Main' / f'{split}.txt').write_text('\n'.join(names))
+
+
+def _xml(image: dict, boxes: list[dict]) -> str:
+    """The file of VOC's that describes an image; its pixels are counted from 1."""
+    objects = []
+    for box in boxes:
+        x, y, w, h = box['bbox']
+        objects.append(f'<object><name>{CLASSES[box["category_id"]]}</name><bndbox>'
+                       f'<xmin>{x + 1}</xmin><ymin>{y + 1}</ymin>'
+                       f'<xmax>{x + w + 1}</xmax><ymax>{y + h + 1}</ymax></bndbox></object>')
+    return (f'<annotation><size><width>{image["width"]}</width><height>{image["height"]}</height>'
+            f'<depth>3</depth></size>{"".join(objects)}</annotation>')
+
+
 def _add_rectangle(picture: np.ndarray, image_id: int, index: int, random: Any) -> dict:
     """Draw a rectangle of a random class and return its annotation."""
     size, category = len(picture), int(random.integers(NUM_CLASSES))

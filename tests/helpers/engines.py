@@ -11,6 +11,7 @@ import torch
 
 from mmaqd.export.graph import Codes, IntegerGraph
 from mmaqd.export.network import IntegerNetwork
+from mmaqd.export.runtime import openvino_options
 
 ENGINES = ('onnxruntime', 'openvino')
 
@@ -59,7 +60,7 @@ def compile_openvino(model: Any, threads: int = 1) -> Any:
     import openvino
     core = openvino.Core()
     return core.compile_model(
-        core.read_model(model.SerializeToString()), 'CPU', {'INFERENCE_NUM_THREADS': threads})
+        core.read_model(model.SerializeToString()), 'CPU', openvino_options(threads))
 
 
 def run_openvino(model: Any, image: np.ndarray, threads: int = 1) -> dict[str, np.ndarray]:

@@ -123,11 +123,11 @@ def test_several_machines(fake_path, script, positional):
         MASTER_ADDR='10.0.0.1',
         PYTHONPATH='mine')
     lines = done.stdout.splitlines()
-    assert lines[:7] == [
-        '-m', 'torch.distributed.run', '--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1',
+    assert lines[:6] == [
+        f'{TOOLS}/processes.py', '--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1',
         '--master_port=29500', '--nproc_per_node=4'
     ]
-    assert lines[8:] == [
+    assert lines[7:] == [
         *positional[:-1], '--launcher', 'pytorch', '--cfg-options', 'a="x y"', f'{TOOLS}/..:mine'
     ]
 

@@ -1,18 +1,9 @@
-"""Intervals over a training that had the hook mmaqd.LogIntervalsHook, from its work dir."""
-from __future__ import annotations
+"""``mmaqd report intervals``, with the mmaqd of the checkout that this file lies in."""
+import sys
+from pathlib import Path
 
-import argparse
-
-from mmaqd.analysis import report_intervals
-
-
-def main() -> None:
-    """Report as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('work_dir', help='work dir of the training')
-    parser.add_argument('--out', help='folder for table and picture (analysis/ in the work dir)')
-    report_intervals(**vars(parser.parse_args()))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from mmaqd.cli.report import plot_intervals  # noqa: E402
 
 if __name__ == '__main__':
-    main()
+    plot_intervals()

@@ -1,137 +1,233 @@
-r"""Accuracy on BCCD: LIQ with multi-level BN against float and against other methods, over seeds.
+r"""Train and evaluate the rows of accuracy_rows.yml on BCCD, over seeds, and record the figures.
 
-    python tools/benchmarks/accuracy_study.py --jobs 2              # all that is left to do
-    python tools/benchmarks/accuracy_study.py --groups main --seeds 0
-    python tools/benchmarks/accuracy_study.py --list
+    python tools/benchmarks/accuracy_study.py --rows '*c16*-lsq_*' --seeds 9 10 11 --jobs 2
 
-The rows are in tools/benchmarks/study_grid.py. Each run has its own folder, `<out>/<row>/seed_<k>`,
-trained by tools/train.py and evaluated by tools/test.py. Killed at any time, the study goes on
-where it was when it is called again. Several of these processes may share one folder.
-
-Where the folders of earlier runs are gone, take other seeds and let the report have both:
-
-    python tools/benchmarks/accuracy_study.py --seeds 3 4 5 \
-        --record docs/benchmarks/accuracy.json --page docs/benchmarks/accuracy.md
+Each run has its own folder, ``OUT/ROW/seed_K``, trained by tools/train.py and evaluated by
+tools/test.py; what it starts from, learns from and is compared with is run as well. Killed at any
+time, the study goes on where it was when it is called again.
 """
 from __future__ import annotations
 
 import argparse
+import fcntl
+import json
+import os
+import subprocess
 import sys
+import time
 from fnmatch import fnmatchcase
+from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Mapping, Optional, Sequence
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
-from mmengine.logging import MMLogger
-from study_grid import all_rows
-from study_record import merge, read_record
-from study_report import Results, read_results, update_page, write_report
-from study_rows import GROUPS, Row
-from study_runs import SPLITS, Run, StaleRunError, build_runs
-from study_schedule import Schedule, make_slots
+import torch
+from accuracy_runs import ROWS, SPLITS, Row, Run, read_rows
 
-_OUT = 'work_dirs/accuracy_study'
+from mmaqd.demo.commands import shown_path, start_tool
+
+#: Rows by name, each with its settings and its runs by seed.
+Record = dict[str, dict[str, Any]]
 
 
 def parse_args(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--out', help=f'folder of the study ({_OUT}, for val {_OUT}_val)')
+    parser.add_argument('--rows', nargs='+', default=['*'], help='names or patterns of rows')
+    parser.add_argument('--seeds', nargs='+', type=int, help='instead of those of each row')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
+    parser.add_argument('--table', type=Path, default=ROWS, help='file of the rows')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/accuracy_study'))
+    parser.add_argument('--record', type=Path, help='file of the figures (OUT/accuracy.json)')
     parser.add_argument(
         '--split',
         choices=SPLITS,
         default='test',
-        help='test: train on trainval, for the report; val: train on train, to choose settings')
-    parser.add_argument('--rows', nargs='+', default=['*'], help='names or patterns of rows')
-    parser.add_argument('--groups', nargs='+', choices=GROUPS, default=list(GROUPS))
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
-    parser.add_argument('--jobs', type=int, help='runs at a time (one, or one per GPU)')
-    parser.add_argument('--list', action='store_true', help='only show how far each run is')
-    parser.add_argument(
-        '--report', action='store_true', help='only write tables and plots of all that is there')
-    parser.add_argument(
-        '--record', help='accuracy.json of runs on other machines, to be reported as well')
-    parser.add_argument('--page', help='also put the tables between the markers of this document')
+        help='val: train on train, evaluate on val, to choose settings; give it its own --out')
     args = parser.parse_args(arguments)
-    args.out = Path(args.out or (_OUT if args.split == 'test' else f'{_OUT}_{args.split}'))
+    args.record = args.record or args.out / 'accuracy.json'
     return args
 
 
-def select(rows: Mapping[str, Row], patterns: Sequence[str],
-           groups: Sequence[str]) -> dict[str, Row]:
-    """The rows asked for, and those that they need or are compared with.
+class Study:
+    """Rows, the folder of their runs and the record of their figures.
 
     Raises:
-        ValueError: A pattern matches no row.
+        ValueError: A row is recorded with other settings than it has in the table, or with runs of
+            another split.
     """
-    chosen = set()
-    for pattern in patterns:
-        matching = {name for name in rows if fnmatchcase(name, pattern)}
-        if not matching:
-            raise ValueError(f'--rows: {pattern!r} matches none of {", ".join(rows)}.')
-        chosen |= {name for name in matching if set(rows[name].groups) & set(groups)}
-    pending = list(chosen)
-    while pending:
-        row = rows[pending.pop()]
-        new = {*row.needs.values(), *filter(None, (row.twin, row.reference))} - chosen
-        chosen |= new
-        pending += new
-    return {name: row for name, row in rows.items() if name in chosen}
+
+    def __init__(self, rows: Mapping[str, Row], out: Path, record: Path, split: str) -> None:
+        self.rows, self.out, self.record, self.split = rows, out, record, split
+        self._runs: dict[tuple[str, int], Run] = {}
+        for name, recorded in read_record(record).items():
+            if name in rows and any(recorded[key] != value
+                                    for key, value in rows[name].settings.items()):
+                raise ValueError(f'{record} has {name} with other settings than the table has now. '
+                                 'Give the changed row another name.')
+            if any(run['split'] != split for run in recorded['runs'].values()):
+                raise ValueError(f'{record} has runs of another split than {split}: give another '
+                                 '--record.')
+
+    def run(self, name: str, seed: int) -> Run:
+        """The one run of a row with a seed."""
+        if (name, seed) not in self._runs:
+            row = self.rows[name]
+            needs = {role: self.run(other, seed) for role, other in row.needs.items()}
+            self._runs[name, seed] = Run(row, seed, self.out, self.split, needs)
+        return self._runs[name, seed]
+
+    def select(self, patterns: Iterable[str], seeds: Optional[Sequence[int]]) -> list[Run]:
+        """The runs that are asked for and not recorded, and those that they need.
+
+        Raises:
+            ValueError: A pattern matches no row, or a run needs one that was recorded elsewhere.
+        """
+        recorded = read_record(self.record)
+        pending = [run for pattern in patterns for run in self._asked_for(pattern, seeds)]
+        pending = [run for run in pending if not _is_in(recorded, run)]
+        chosen: dict[Run, None] = {}
+        while pending:
+            run = pending.pop(0)
+            chosen[run] = None
+            for need in run.needs.values():
+                if not _is_in(recorded, need):
+                    pending.append(need)
+                elif not need.is_trained:
+                    raise ValueError(f'{run} needs the checkpoint of {need}, which is recorded but '
+                                     f'not in {need.folder}. Trained again on another machine it '
+                                     'would be another model: take other seeds or --record.')
+        return list(chosen)
+
+    def _asked_for(self, pattern: str, seeds: Optional[Sequence[int]]) -> list[Run]:
+        rows = [row for name, row in self.rows.items() if fnmatchcase(name, pattern)]
+        if not rows:
+            raise ValueError(f'--rows: {pattern!r} matches none of {", ".join(self.rows)}.')
+        return [
+            self.run(name, seed) for row in rows for seed in seeds or row.seeds
+            for name in (row.twin, row.name) if name
+        ]
+
+    def add(self, run: Run) -> float:
+        """Record a run that is tested; its AP in percent."""
+        content, result = read_record(self.record), run.result()
+        recorded = content.setdefault(run.row.name, {**run.row.settings, 'runs': {}})
+        recorded['runs'][str(run.seed)] = result
+        write_record(self.record, content)
+        return 100 * result['metrics']['bbox_mAP']
 
 
-def state_of(run: Run) -> str:
-    """How far a run is, in a word or two."""
-    try:
-        run.check_settings()
-    except StaleRunError:
-        return 'other settings'
-    if run.results is not None:
-        return f'AP {100 * run.results["metrics"]["bbox_mAP"]:.1f}'
-    if run.is_trained:
-        return 'trained'
-    return f'epoch {run.epochs_done}/{run.epochs}' if run.epochs_done else '-'
+def read_record(path: Path) -> Record:
+    """A record, empty if there is no such file."""
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def show_states(runs: Sequence[Run]) -> None:
-    """Print a line for each row, with the state of each seed."""
-    states: dict[str, list[str]] = {}
-    for run in runs:
-        states.setdefault(run.row.name, []).append(f'{run.seed}: {state_of(run)}')
-    width = max(map(len, states))
-    for name, each in states.items():
-        print(name.ljust(width), *(state.ljust(16) for state in each))
+def write_record(path: Path, content: Record) -> None:
+    """Write a record in one step, a line for each run."""
+    rows = []
+    for name, row in content.items():
+        lines = [f'   {json.dumps(seed)}: {json.dumps(run)}' for seed, run in row['runs'].items()]
+        settings = json.dumps({key: row[key] for key in ('config', 'overrides', 'needs')})
+        rows.append(f' {json.dumps(name)}: {settings[:-1]},\n  "runs": {{\n' + ',\n'.join(lines) +
+                    '}}')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix('.partial')
+    partial.write_text('{\n' + ',\n'.join(rows) + '\n}\n')
+    os.replace(partial, path)
 
 
-def found_seeds(out: Path) -> list[int]:
-    """Seeds that any row has a folder of, ascending."""
-    return sorted({int(path.name.split('_')[1]) for path in out.glob('*/seed_*')})
+class Schedule:
+    """Does what is left to do of some runs, each after those that it needs, several at a time.
 
+    Attributes:
+        failed: Runs that failed. What needs one of them is not begun.
+    """
 
-def collect_results(args: argparse.Namespace) -> Results:
-    """All that there is in the study's folder and, where asked for, in a record."""
-    rows = all_rows()
-    results = read_results(build_runs(rows, found_seeds(args.out), args.out, args.split))
-    if args.record is None:
-        return results
-    return merge(results, read_record(Path(args.record), rows, args.split), rows)
+    def __init__(self, study: Study, runs: Sequence[Run], jobs: int, poll_seconds: float = 1.0):
+        self.failed: list[Run] = []
+        self._study, self._poll_seconds = study, poll_seconds
+        left = [run for run in runs if run.next_step() is not None]
+        self._order = TopologicalSorter({run: set(run.needs.values()) & set(left) for run in left})
+        self._slots = _make_slots(jobs)
+        self._active: dict[Run, tuple[str, subprocess.Popen, dict[str, str]]] = {}
+
+    def perform(self) -> None:
+        """Do it all. When this call is interrupted, what goes on is ended; the next goes on there.
+        """
+        ready: list[Run] = []
+        self._order.prepare()
+        try:
+            while True:
+                ready += self._order.get_ready()
+                while ready and self._slots:
+                    self._begin(ready.pop(0), self._slots.pop(0))
+                if not self._active:
+                    return
+                time.sleep(self._poll_seconds)
+                for run in list(self._active):
+                    self._end(run)
+        finally:
+            for _, process, _ in self._active.values():
+                process.terminate()
+                process.wait()
+
+    def _begin(self, run: Run, slot: dict[str, str]) -> None:
+        step = run.next_step()
+        run.begin(step)
+        print(f'{run}: {step}')
+        with open(run.log, 'a') as log:
+            process = start_tool(f'{step}.py', run.arguments(step), slot, log)
+        self._active[run] = step, process, slot
+
+    def _end(self, run: Run) -> None:
+        step, process, slot = self._active[run]
+        if process.poll() is None:
+            return
+        del self._active[run]
+        if process.returncode:
+            self.failed.append(run)
+            print(f'FAILED: {run}: {step}.py ended with exit code {process.returncode}, see '
+                  f'{shown_path(run.log)}.')
+        elif step == 'test':
+            print(f'{run}: AP {self._study.add(run):.1f}')
+            run.end(step)
+            self._order.done(run)
+        else:
+            run.end(step)
+            self._begin(run, slot)
+            return
+        self._slots.append(slot)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Do what the command line says; the number of failed runs."""
     args = parse_args(arguments)
-    MMLogger.get_current_instance().setLevel('WARNING')  # a line for each config otherwise
-    rows = select(all_rows(), args.rows, args.groups)
-    runs = build_runs(rows, args.seeds, args.out, args.split)
-    if args.list:
-        show_states(runs)
-        return 0
-    failures = {} if args.report else Schedule(runs, make_slots(args.jobs)).perform()
-    report = write_report(all_rows(), collect_results(args), args.out / 'report')
-    print(f'{report} written.')
-    if args.page:
-        update_page(Path(args.page), report)
-    for run, reason in failures.items():
-        print(f'FAILED: {run}: {reason.splitlines()[0]}')
-    return len(failures)
+    study = Study(read_rows(args.table), args.out, args.record, args.split)
+    args.out.mkdir(parents=True, exist_ok=True)
+    with open(args.out / 'lock', 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f'Another study works in {args.out}: wait for it, or give another '
+                             '--out.') from None
+        runs = study.select(args.rows, args.seeds)
+        for run in runs:
+            if run.next_step() is None:  # and not in this record
+                study.add(run)
+        schedule = Schedule(study, runs, args.jobs)
+        schedule.perform()
+    return len(schedule.failed)
+
+
+def _is_in(record: Record, run: Run) -> bool:
+    return str(run.seed) in record.get(run.row.name, {}).get('runs', {})
+
+
+def _make_slots(jobs: int) -> list[dict[str, str]]:
+    """Environment variables for each run that goes on at a time."""
+    gpus = torch.cuda.device_count()
+    if not gpus:
+        return [dict(OMP_NUM_THREADS='1') for _ in range(jobs)]
+    return [dict(CUDA_VISIBLE_DEVICES=str(job % gpus)) for job in range(jobs)]
 
 
 if __name__ == '__main__':

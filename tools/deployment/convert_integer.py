@@ -1,23 +1,9 @@
-"""Convert a trained low-bit detector to integers that torch runs: the twin, the reference."""
+"""``mmaqd convert``, with the mmaqd of the checkout that this file lies in."""
+import sys
+from pathlib import Path
 
-from __future__ import annotations
-
-from model_arguments import add_conversion, parser_for_checkpoint
-
-from mmaqd.export import convert_integer
-
-
-def main() -> None:
-    """Convert as the command line says."""
-    parser = parser_for_checkpoint(__doc__, 'twin.pth to write; its config twin.py comes beside it')
-    add_conversion(parser)
-    parser.add_argument(
-        '--num-images',
-        type=int,
-        default=32,
-        help='training images that skip connections are calibrated on (%(default)s)')
-    convert_integer(**vars(parser.parse_args()))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from mmaqd.cli.convert import main  # noqa: E402
 
 if __name__ == '__main__':
     main()

@@ -1,40 +1,9 @@
-"""Write a trained low-bit detector as an ONNX file that detects, on integer kernels."""
+"""``mmaqd export``, with the mmaqd of the checkout that this file lies in."""
+import sys
+from pathlib import Path
 
-from __future__ import annotations
-
-import argparse
-
-from model_arguments import add_conversion, parser_for_checkpoint
-
-from mmaqd.export.exported import export_detector
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = parser_for_checkpoint(__doc__, 'model.onnx to write')
-    add_conversion(parser)
-    parser.add_argument(
-        '--size', type=int, nargs=2, metavar=('H', 'W'), help='input size (the test pipeline\'s)')
-    parser.add_argument('--batch', type=int, default=1, help='images at a time (%(default)s)')
-    parser.add_argument(
-        '--engine',
-        choices=['onnxruntime', 'openvino'],
-        default='onnxruntime',
-        help='whose integer kernels the file is for (%(default)s); the numbers are the same')
-    parser.add_argument(
-        '--dynamic', action='store_true', help='any number and size of images; with --raw')
-    parser.add_argument('--raw', action='store_true', help='prediction maps, no boxes and NMS')
-    parser.add_argument(
-        '--packed', action='store_true', help='weights in 4 or 2 bits, for ONNX Runtime')
-    parser.add_argument(
-        '--float', action='store_true', dest='in_float', help='the float network of a float config')
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Export as the command line says."""
-    export_detector(**vars(parse_args()))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from mmaqd.cli.export import main  # noqa: E402
 
 if __name__ == '__main__':
     main()

@@ -1,17 +1,9 @@
-"""Pack a trained low-bit checkpoint: codes in their own bits, for evaluation."""
+"""``mmaqd pack``, with the mmaqd of the checkout that this file lies in."""
+import sys
+from pathlib import Path
 
-from __future__ import annotations
-
-from model_arguments import parser_for_checkpoint
-
-from mmaqd.export import pack_checkpoint
-
-
-def main() -> None:
-    """Pack as the command line says."""
-    parser = parser_for_checkpoint(__doc__, 'model.safetensors to write')
-    pack_checkpoint(**vars(parser.parse_args()))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from mmaqd.cli.pack import main  # noqa: E402
 
 if __name__ == '__main__':
     main()

@@ -17,9 +17,10 @@ _MAX_RATIO = 10
 class LogIntervalsHook(Hook):
     """Writes every interval to the visualizer's backends as the scalar ``interval/<quantizer>``.
 
-    An interval per channel is written as its mean over the channels. An interval that changes by
-    more than 10 times from one record to the next is warned of: that is no learning, but steps of
-    the optimizer that are larger than the interval.
+    It does so where the training starts, every ``interval`` iterations, and where it ends, so that
+    a short training has a curve too. An interval per channel is written as its mean over the
+    channels. An interval that changes by more than 10 times from one record to the next is warned
+    of: that is no learning, but steps of the optimizer that are larger than the interval.
 
     Args:
         interval: Number of training iterations between two records, at least 1.
@@ -31,21 +32,34 @@ class LogIntervalsHook(Hook):
         check_positive(self, interval=interval)
         self.interval = interval
         self._last: dict[str, float] = {}
+        self._last_step = -1
+
+    def before_train(self, runner: Runner) -> None:
+        self._record(runner, runner.iter)
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        if not self.every_n_train_iters(runner, self.interval):
-            return
+        if self.every_n_train_iters(runner, self.interval):
+            self._record(runner, runner.iter + 1)
+
+    def after_train(self, runner: Runner) -> None:
+        if self._last_step < runner.iter:
+            self._record(runner, runner.iter)
+
+    def _record(self, runner: Runner, step: int) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         intervals = {
             name: module.interval.mean().item()
-            for name, module in model.named_modules() if isinstance(module, Quantizer)
+            for name, module in model.named_modules()
+            if isinstance(module, Quantizer) and bool(module.initialized)
         }
+        if not intervals:
+            return
         scalars = {f'interval/{name}': value for name, value in intervals.items()}
-        runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
-        self._warn_of_jumps(runner, intervals)
-        self._last = intervals
+        runner.visualizer.add_scalars(scalars, step=step)
+        self._warn_of_jumps(runner, intervals, step - self._last_step)
+        self._last, self._last_step = intervals, step
 
-    def _warn_of_jumps(self, runner: Runner, intervals: dict[str, float]) -> None:
+    def _warn_of_jumps(self, runner: Runner, intervals: dict[str, float], iterations: int) -> None:
         last = self._last
         jumped = [
             name for name, value in intervals.items()
@@ -55,7 +69,7 @@ class LogIntervalsHook(Hook):
             others = f' (and of {len(jumped) - 1} others likewise)' if len(jumped) > 1 else ''
             runner.logger.warning(
                 f'The interval of {jumped[0]}{others} went from {last[jumped[0]]:.4g} to '
-                f'{intervals[jumped[0]]:.4g} within {self.interval} iterations: its training is '
+                f'{intervals[jumped[0]]:.4g} within {iterations} iterations: its training is '
                 'unstable. Set gradient_factor=True of its LIQ quantizer, or lower the learning '
                 'rate of intervals by optim_wrapper.paramwise_cfg.custom_keys (see '
                 'docs/recipes.md).')

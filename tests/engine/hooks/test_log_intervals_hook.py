@@ -64,6 +64,38 @@ def test_steps_are_multiples_of_the_interval(interval, steps):
     assert [step for step, _ in records] == steps
 
 
+def whole_run(hook: LogIntervalsHook, first: int, last: int) -> list[int]:
+    """Steps of the records of a training from an iteration on."""
+    runner = SimpleNamespace(model=make_model(), visualizer=Recorder(), iter=first)
+    hook.before_train(runner)
+    for runner.iter in range(first, last):
+        hook.after_train_iter(runner, batch_idx=runner.iter, data_batch=None, outputs=None)
+    runner.iter = last
+    hook.after_train(runner)
+    return [step for step, _ in runner.visualizer.records]
+
+
+@pytest.mark.parametrize('interval, first, last, steps', [
+    (50, 0, 84, [0, 50, 84]),
+    (42, 0, 84, [0, 42, 84]),
+    (500, 0, 84, [0, 84]),
+    (50, 84, 110, [84, 100, 110]),
+])
+def test_a_run_is_recorded_at_its_start_and_its_end(interval, first, last, steps):
+    assert whole_run(LogIntervalsHook(interval), first, last) == steps
+
+
+def test_a_quantizer_that_has_no_interval_yet_is_left_out():
+    model, hook = make_model(), LogIntervalsHook(1)
+    runner = SimpleNamespace(model=model, visualizer=Recorder(), iter=0)
+    model[0].weight_quantizer.initialized.fill_(False)
+    hook.before_train(runner)
+    model[0].input_quantizer.initialized.fill_(False)
+    hook.before_train(runner)
+    (_, scalars), = runner.visualizer.records
+    assert list(scalars) == ['interval/0.input_quantizer']
+
+
 class TestJumps:
 
     @pytest.fixture
@@ -128,7 +160,7 @@ def test_the_scalars_reach_tensorboard_and_the_local_backend(tmp_path):
     for tag in tags:
         events = [(event.step, event.value) for event in board.Scalars(tag)]
         assert events == [(record['step'], pytest.approx(record[tag])) for record in local]
-        assert [step for step, _ in events] == [1, 2]
+        assert [step for step, _ in events] == [0, 1, 2]
     last = runner.model.get_submodule('bbox_head.retina_cls.input_quantizer').interval.item()
     assert local[-1]['interval/bbox_head.retina_cls.input_quantizer'] == pytest.approx(last)
 

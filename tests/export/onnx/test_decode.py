@@ -14,7 +14,7 @@ from mmaqd.export.onnx.decode import add_detections
 from mmaqd.export.onnx.settings import UnsupportedSetting, decoding_of
 from mmaqd.registry import MODELS
 from tests.helpers.detector import DETECTORS, model_cfg
-from tests.helpers.engines import ENGINES, need
+from tests.helpers.engines import ENGINES, compile_openvino, need
 
 SIZE = (64, 96)
 
@@ -73,10 +73,7 @@ def decoded(head: Any,
     feed = {f'kind{k}.{i}': each for k, kind in enumerate(predictions)
             for i, each in enumerate(kind)}  # yapf: disable
     if engine == 'openvino':
-        import openvino
-        core = openvino.Core()
-        compiled = core.compile_model(core.read_model(model.SerializeToString()), 'CPU')
-        results = compiled(feed)
+        results = compile_openvino(model, threads=2)(feed)
         return results['dets'], results['labels']
     import onnxruntime
     return tuple(

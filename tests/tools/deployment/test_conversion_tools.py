@@ -34,7 +34,7 @@ def test_converting_with_every_option(monkeypatch):
 def test_exporting_with_every_option(monkeypatch):
     given = run(monkeypatch, mmaqd.export.exported, 'export_detector', 'export.py', '--out',
                 'm.onnx', '--size', '64', '96', '--batch', '2', '--engine', 'openvino', '--dynamic',
-                '--raw', '--packed', '--float', *OPTIONS)
+                '--raw', '--packed', '--float', '--qonnx', *OPTIONS)
     assert given == dict(
         COMMON,
         out='m.onnx',
@@ -43,6 +43,7 @@ def test_exporting_with_every_option(monkeypatch):
         engine='openvino',
         dynamic=True,
         raw=True,
+        qonnx=True,
         packed=True,
         in_float=True,
         stream_bit_width=7,

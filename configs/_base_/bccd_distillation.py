@@ -1,7 +1,0 @@
-# What the distilled full-size BCCD models learn from their teacher: docs/recipes.md.
-distillation_losses = [
-    dict(type='mmaqd.FeatureDistillationLoss', module='neck', loss_weight=1.0),
-    dict(type='mmaqd.FeatureDistillationLoss', module='bbox_head.cls_convs.3'),
-    dict(type='mmaqd.FeatureDistillationLoss', module='bbox_head.reg_convs.3'),
-    dict(type='mmaqd.OutputDistillationLoss', loss_weight=2.0),
-]
