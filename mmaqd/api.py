@@ -8,7 +8,8 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from mmaqd import checkpoints, conversion, datasets, engine, export, layers, models, quantizers
 from mmaqd.conversion import QuantizedDetector
-from mmaqd.layers import MultiLevelBN, MultiLevelSyncBN, QuantConv2d
+from mmaqd.layers import (MultiLevelBN, MultiLevelSyncBN, QuantConv2d, QuantConvTranspose2d,
+                          QuantLinear, QuantMultiheadAttention)
 from mmaqd.models import AQDATSSHead, AQDFCOSHead, AQDRetinaHead
 from mmaqd.paths import config_path, upstream_config_path
 from mmaqd.quantizers import LIQActivationQuantizer, LIQWeightQuantizer
@@ -28,6 +29,9 @@ __all__ = [
     'MultiLevelBN',
     'MultiLevelSyncBN',
     'QuantConv2d',
+    'QuantConvTranspose2d',
+    'QuantLinear',
+    'QuantMultiheadAttention',
     'QuantizedDetector',
     '__version__',
     'check_versions',

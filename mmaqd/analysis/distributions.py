@@ -117,7 +117,7 @@ def quantized_tensors(model: nn.Module, batches: Iterable[Any]) -> list[Quantize
         model.eval()
         for (name, role), collector in collectors.items():
             if role == 'weight_quantizer':
-                collector.add(layers[name].weight)
+                collector.add(layers[name].channels_first_weight)
             else:
                 handle = layers[name].register_forward_pre_hook(_adding_input(collector))
                 stack.callback(handle.remove)

@@ -7,6 +7,8 @@ from typing import Any, Callable, Iterator, Sequence
 
 import torch
 import torch.nn as nn
+from mmdet.models import BaseDetector
+from mmdet.structures import DetDataSample
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from .switching import only_quantized
@@ -54,11 +56,19 @@ def detector_macs(model: nn.Module, height: int, width: int) -> dict[str, int]:
     """
     model = deepcopy(model).eval()
     image = torch.zeros(1, image_channels(model), height, width)
+    samples = _samples(height, width) if isinstance(model, BaseDetector) else ()
     with torch.no_grad(), only_quantized(model, ()):
         try:
-            return count_macs(deepcopy(model).to('meta'), image.to('meta'))
+            return count_macs(deepcopy(model).to('meta'), image.to('meta'), *samples)
         except (NotImplementedError, RuntimeError):  # an operator, or a tensor, that needs values
-            return count_macs(model.cpu(), image)
+            return count_macs(model.cpu(), image, *samples)
+
+
+def _samples(height: int, width: int) -> tuple[list[DetDataSample]]:
+    """What two-stage detectors and transformers ask about an image."""
+    shape = height, width
+    info = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape)
+    return ([DetDataSample(metainfo=dict(info, scale_factor=(1.0, 1.0)))], )
 
 
 def image_channels(model: nn.Module) -> int:

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmaqd.engine.pipelines import evaluation_pipeline
 
 _FLOAT_BITS = 32
+_SHOWN = 4
 
 
 class TableRow(Protocol):
@@ -72,6 +73,11 @@ class LayerSize:
     input_bits: int
     num_weights: int
     macs: int
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it multiplies in float: weights, input or both have 32 bits."""
+        return max(self.weight_bits, self.input_bits) >= _FLOAT_BITS
 
     @property
     def weight_bytes(self) -> int:
@@ -165,9 +171,10 @@ def size_table(layers: Sequence[LayerSize]) -> list[dict[str, Any]]:
         layers (Sequence[LayerSize]): From :func:`layer_sizes`.
 
     Returns:
-        list[dict[str, Any]]: Integers; the columns that start with ``float`` are those of the float
-        twin.
+        list[dict[str, Any]]: Integers, and a share of the MACs in percent; the columns that start
+        with ``float`` are those of the float twin.
     """
+    all_macs = sum(layer.macs for layer in layers)
     rows = [{
         'layer': layer.module,
         'weight bits': layer.weight_bits,
@@ -176,15 +183,21 @@ def size_table(layers: Sequence[LayerSize]) -> list[dict[str, Any]]:
         'bytes': layer.weight_bytes,
         'float bytes': layer.float_weight_bytes,
         'MACs': layer.macs,
+        'MACs (%)': _percent(layer.macs, all_macs),
         'bit operations': layer.bit_operations,
         'float bit operations': layer.float_bit_operations,
     } for layer in layers]
     total = {key: sum(row[key] for row in rows) for key in rows[0] if key != 'layer'}
-    return [*rows, {'layer': 'total', **total, 'weight bits': None, 'input bits': None}]
+    total.update({
+        'weight bits': None,
+        'input bits': None,
+        'MACs (%)': _percent(all_macs, all_macs)
+    })
+    return [*rows, {'layer': 'total', **total}]
 
 
 def size_summary(layers: Sequence[LayerSize]) -> str:
-    """The totals in a sentence, and how much smaller they are than those of the float twin.
+    """The totals, how much smaller they are than those of the float twin, and what is in float.
 
     Args:
         layers (Sequence[LayerSize]): From :func:`layer_sizes`.
@@ -199,4 +212,21 @@ def size_summary(layers: Sequence[LayerSize]) -> str:
     return (
         f'Weights: {size / 1e6:.2f} MB, the float twin {float_size / 1e6:.2f} MB '
         f'({float_size / size:.1f} times as much). Bit operations: {work / 1e9:.1f} x 10^9, the '
-        f'float twin {float_work / 1e9:.1f} x 10^9 ({float_work / work:.1f} times as many).')
+        f'float twin {float_work / 1e9:.1f} x 10^9 ({float_work / work:.1f} times as many).'
+        f'{_float_rest(layers)}')
+
+
+def _float_rest(layers: Sequence[LayerSize]) -> str:
+    """What multiplies in float although something is quantized, the largest part first."""
+    rest = sorted((layer for layer in layers if layer.is_float and layer.macs),
+                  key=lambda layer: -layer.macs)
+    if not rest or all(layer.is_float for layer in layers):
+        return ''
+    share = _percent(sum(layer.macs for layer in rest), sum(layer.macs for layer in layers))
+    names = ', '.join(layer.module or 'the detector itself' for layer in rest[:_SHOWN])
+    more = f', ... ({len(rest)} in all)' if len(rest) > _SHOWN else ''
+    return f' In float are {share:.1f}% of the MACs: {names}{more}.'
+
+
+def _percent(part: int, whole: int) -> float:
+    return round(100 * part / whole, 1) if whole else 0.0

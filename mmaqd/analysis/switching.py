@@ -8,13 +8,13 @@ from typing import Any, Collection, Iterator, Optional, Sequence
 import torch.nn as nn
 from torch import Tensor
 
-from mmaqd.layers import QuantConv2d
+from mmaqd.layers import QuantLayer
 
 _ROLES = ('weight_quantizer', 'input_quantizer')
 
 
-def quantized_layers(model: nn.Module) -> dict[str, QuantConv2d]:
-    """The convs of a model that have a quantizer for weights or inputs, by name.
+def quantized_layers(model: nn.Module) -> dict[str, QuantLayer]:
+    """The layers of a model that have a quantizer for weights or inputs, by name.
 
     Raises:
         ValueError: There are none.
@@ -91,7 +91,7 @@ def only_quantized(model: nn.Module,
     """Within the block only the given layers of ``model`` are quantized, all others are in float.
 
     Where weights are normalized before they are quantized, the BN behind them has absorbed the
-    scale, if it was trained so: in float such a conv works with the normalized weights.
+    scale, if it was trained so: in float such a layer works with the normalized weights.
 
     Args:
         model (nn.Module): A model; one without quantized layers stays as it is.
@@ -102,25 +102,25 @@ def only_quantized(model: nn.Module,
     Raises:
         ValueError: A name in ``layers`` is no quantized layer of the model.
     """
-    convs = _find(model)
-    check_layers(layers, convs)
-    off = [conv for name, conv in convs.items() if name not in layers]
-    kept = [{role: getattr(conv, role) for role in _ROLES} for conv in off]
+    found = _find(model)
+    check_layers(layers, found)
+    off = [layer for name, layer in found.items() if name not in layers]
+    kept = [{role: getattr(layer, role) for role in _ROLES} for layer in off]
     try:
-        for conv in off:
-            conv.weight_quantizer = _without_rounding(conv, keep_normalized)
-            conv.input_quantizer = None
+        for layer in off:
+            layer.weight_quantizer = _without_rounding(layer, keep_normalized)
+            layer.input_quantizer = None
         yield
     finally:
-        for conv, quantizers in zip(off, kept):
+        for layer, quantizers in zip(off, kept):
             for role, quantizer in quantizers.items():
-                setattr(conv, role, quantizer)
+                setattr(layer, role, quantizer)
 
 
-def _find(model: nn.Module) -> dict[str, QuantConv2d]:
+def _find(model: nn.Module) -> dict[str, QuantLayer]:
     return {
         name: module
-        for name, module in model.named_modules() if isinstance(module, QuantConv2d) and any(
+        for name, module in model.named_modules() if isinstance(module, QuantLayer) and any(
             getattr(module, role) is not None for role in _ROLES)
     }
 
@@ -136,8 +136,8 @@ class _NormalizingQuantizer(nn.Module):
         return self.kernel.normalized(x)
 
 
-def _without_rounding(conv: QuantConv2d, keep_normalized: bool) -> Optional[nn.Module]:
-    quantizer = conv.weight_quantizer
+def _without_rounding(layer: QuantLayer, keep_normalized: bool) -> Optional[nn.Module]:
+    quantizer = layer.weight_quantizer
     if keep_normalized and quantizer is not None and quantizer.kernel.normalizes:
         return _NormalizingQuantizer(quantizer.kernel)
     return None

@@ -32,7 +32,7 @@ from .errors import CheckpointError, CheckpointMismatchError
 from .fitting import refuse_foreign_state
 from .keys import forget_stored_codes, quantizer_names
 from .loaders import load_from_local
-from .packed import pack_state, read_packed_file
+from .packed import WeightLayout, pack_state, read_packed_file
 from .reading import READERS, read_checkpoint
 from .resuming import last_whole_checkpoint
 from .training_state import WORLD_SIZE, ResumeCheck
@@ -40,7 +40,7 @@ from .values import check_values
 
 __all__ = [
     'READERS', 'WORLD_SIZE', 'CheckpointError', 'CheckpointMismatchError', 'ResumeCheck',
-    'change_bits', 'change_classes', 'check_values', 'forget_stored_codes', 'last_whole_checkpoint',
-    'load_from_local', 'loaders', 'pack_state', 'quantizer_names', 'read_checkpoint',
-    'read_packed_file', 'refuse_foreign_state'
+    'WeightLayout', 'change_bits', 'change_classes', 'check_values', 'forget_stored_codes',
+    'last_whole_checkpoint', 'load_from_local', 'loaders', 'pack_state', 'quantizer_names',
+    'read_checkpoint', 'read_packed_file', 'refuse_foreign_state'
 ]

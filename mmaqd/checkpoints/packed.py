@@ -5,9 +5,12 @@ A file holds the state of a model whose quantizers store codes (see
 quantized weights: those are the indices of their codes, packed without gaps (uint8, one dimension).
 The metadata, all text, say the rest:
 
-- ``format``, ``format_version``: what the file is.
+- ``format``, ``format_version``: what the file is. Version 2 has ``axis`` or ``parts``.
 - ``layers``: JSON, for each packed weight its shape and the grid (qmin, qmax, step). The weights
-  are ``(qmin + step * index) * scale`` with the tensor ``{layer}.weight_quantizer.stored_scale``.
+  are ``(qmin + step * index) * scale`` with the tensor ``{layer}.weight_quantizer.stored_scale``,
+  whose values, if there are several, go along ``axis`` of the weights (0 where it is not given).
+- ``parts``: JSON, for the key of a weight that is not written the keys of those that it is made of,
+  one below the other (the projections of attention, which have scales of their own).
 - ``aliases``: JSON, keys of tensors that are not written since another key has the same tensor.
 - ``checksums``: for each tensor, in the order of the keys, the start of the SHA-256 of its key,
   dtype, shape and bytes.
@@ -20,8 +23,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional, Sequence
 
 import torch
 from torch import Tensor
@@ -34,18 +38,41 @@ from mmaqd.version import __version__
 from .errors import CheckpointError
 
 FORMAT = 'mmaqd.packed'
-FORMAT_VERSION = '1'
+FORMAT_VERSIONS = ('1', '2')
 _PACK_AGAIN = 'pack the checkpoint again (tools/deployment/pack.py), or copy the file again'
 
 
-def pack_state(state: Mapping[str, Tensor], grids: Mapping[str, IntegerGrid],
-               about: Mapping[str, str]) -> bytes:
+@dataclass(frozen=True)
+class WeightLayout:
+    """How the codes of a weight lie.
+
+    Attributes:
+        grid: The codes.
+        axis: Axis of the weight along which the scales go, if there are several.
+    """
+
+    grid: IntegerGrid
+    axis: int = 0
+
+    def as_dict(self, weight: Tensor) -> dict[str, Any]:
+        """What a packed file says of a weight, but for its indices."""
+        grid = [self.grid.qmin, self.grid.qmax, self.grid.step]
+        axis = dict(axis=self.axis) if self.axis else {}
+        return dict(shape=list(weight.shape), grid=grid, **axis)
+
+
+def pack_state(state: Mapping[str, Tensor],
+               layouts: Mapping[str, WeightLayout],
+               about: Mapping[str, str],
+               parts: Optional[Mapping[str, Sequence[str]]] = None) -> bytes:
     """The content of a packed file.
 
     Args:
         state: State of a model whose quantizers of weights store codes.
-        grids: For the key of each weight to pack the grid of its codes.
+        layouts: For the key of each weight to pack how its codes lie.
         about: More metadata.
+        parts: Keys of the weights that a tensor is made of, equal parts along its first axis, by
+            its key; they are packed one by one.
 
     Returns:
         What to write into the file.
@@ -55,17 +82,21 @@ def pack_state(state: Mapping[str, Tensor], grids: Mapping[str, IntegerGrid],
     """
     aliases = _aliases(state)
     tensors = {key: value for key, value in state.items() if key not in aliases}
+    parts = {key: list(names) for key, names in (parts or {}).items() if key in tensors}
+    for key, names in parts.items():
+        tensors.update(zip(names, tensors.pop(key).chunk(len(names))))
     layers = {}
-    for key in tensors.keys() & grids.keys():
-        grid, weight = grids[key], tensors[key]
-        layers[key] = dict(shape=list(weight.shape), grid=[grid.qmin, grid.qmax, grid.step])
-        codes = torch.round(weight / _spread_scale(state, key, weight))
-        tensors[key] = pack(grid.indices(codes), grid.bit_width)
+    for key in tensors.keys() & layouts.keys():
+        layout, weight = layouts[key], tensors[key]
+        layers[key] = layout.as_dict(weight)
+        codes = torch.round(weight / _spread_scale(state, key, weight, layout.axis))
+        tensors[key] = pack(layout.grid.indices(codes), layout.grid.bit_width)
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    is_new = bool(parts) or any('axis' in layer for layer in layers.values())
     metadata = {
         **about, 'format': FORMAT,
-        'format_version': FORMAT_VERSION,
-        'layers': _json(layers),
+        'format_version': FORMAT_VERSIONS[is_new],
+        **(dict(parts=_json(parts)) if parts else {}), 'layers': _json(layers),
         'aliases': _json(aliases),
         'checksums': ' '.join(_digest(key, tensors[key]) for key in sorted(tensors))
     }
@@ -95,6 +126,8 @@ def read_packed_file(path: str, map_location: Any = None) -> dict:
     tensors = _checked_tensors(content, metadata, path)
     try:
         state = _unpacked(tensors, json.loads(metadata['layers']))
+        for key, names in json.loads(metadata.get('parts', '{}')).items():
+            state[key] = torch.cat([state.pop(name) for name in names])
         state.update({alias: state[key] for alias, key in json.loads(metadata['aliases']).items()})
         dataset_meta = json.loads(metadata.get('dataset_meta', '{}'))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -113,11 +146,11 @@ def _metadata(content: bytes, path: str) -> dict[str, str]:
         known, version = None, None
     if known != FORMAT:
         raise _error(path, 'is damaged, or no packed checkpoint of mmaqd')
-    if version != FORMAT_VERSION:
+    if version not in FORMAT_VERSIONS:
         raise CheckpointError(
             f'Packed checkpoint {path!r} is of format version {version!r}, and this mmaqd '
-            f'({__version__}) reads version {FORMAT_VERSION}: take the mmaqd that wrote it '
-            f'({metadata.get("mmaqd_version", "unknown")}), or pack the checkpoint again.')
+            f'({__version__}) reads versions {" and ".join(FORMAT_VERSIONS)}: take the mmaqd that '
+            f'wrote it ({metadata.get("mmaqd_version", "unknown")}), or pack the checkpoint again.')
     if _checksum(metadata) != metadata.get('checksum'):
         raise _error(path, 'is damaged: its metadata have another checksum than was saved')
     return metadata
@@ -144,14 +177,14 @@ def _unpacked(tensors: Mapping[str, Tensor], layers: Mapping[str, Any]) -> dict[
         if indices.numel() and int(indices.max()) >= grid.num_codes:
             raise ValueError(f'{key} holds an index that is no code of {grid}')
         codes = grid.codes(indices).view(shape)
-        scale = _spread_scale(tensors, key, codes)
+        scale = _spread_scale(tensors, key, codes, layer.get('axis', 0))
         state[key] = codes.to(scale.dtype).mul_(scale)
     return state
 
 
-def _spread_scale(state: Mapping[str, Tensor], key: str, like: Tensor) -> Tensor:
+def _spread_scale(state: Mapping[str, Tensor], key: str, like: Tensor, axis: int) -> Tensor:
     scale = state[f'{key.rpartition(".")[0]}.weight_quantizer.{STORED_SCALE}']
-    return per_channel(scale, like, 0 if scale.dim() else None)
+    return per_channel(scale, like, axis if scale.dim() else None)
 
 
 def _aliases(state: Mapping[str, Tensor]) -> dict[str, str]:

@@ -47,28 +47,32 @@ class QuantizationPolicy:
 
     def assign(self,
                names: Sequence[str],
-               types: Mapping[str, Collection[str]] | None = None) -> dict[str, Assignment]:
+               types: Mapping[str, Collection[str]] | None = None,
+               wholes: Mapping[str, str] | None = None) -> dict[str, Assignment]:
         """The assignment of each module name.
 
         Args:
             names: Names of modules.
             types: By name, the class names that a module has; needed by rules with a type.
+            wholes: By the name of a part of a module the name of that, whose rules it has, too.
 
         Raises:
             ValueError: A rule matches none of the modules.
         """
         types = types or {}
+        known = {name: (name, (wholes or {}).get(name, name)) for name in names}
         for rule in self.rules:
-            if not any(_matches(rule, name, types) for name in names):
+            if not any(_matches(rule, each, types) for each in known.values()):
                 raise ValueError(
                     f'quantization.rules: the {_selection(rule)} matches no module that '
                     f'can be quantized. These can: {_abridged(names)}.')
-        return {name: self._assignment(name, types) for name in names}
+        return {name: self._assignment(each, types) for name, each in known.items()}
 
-    def _assignment(self, name: str, types: Mapping[str, Collection[str]]) -> Assignment:
+    def _assignment(self, names: tuple[str, str], types: Mapping[str,
+                                                                 Collection[str]]) -> Assignment:
         assigned = {role: getattr(self.default, role) for role in ROLES}
         for rule in self.rules:
-            if _matches(rule, name, types):
+            if _matches(rule, names, types):
                 for role in ROLES:
                     if role in rule:
                         assigned[role] = _override(assigned[role], rule[role], rule)
@@ -104,10 +108,11 @@ def _types(rule: dict) -> Sequence[Any]:
     return types if isinstance(types, (list, tuple)) else (types, )
 
 
-def _matches(rule: dict, name: str, types: Mapping[str, Collection[str]]) -> bool:
+def _matches(rule: dict, names: tuple[str, str], types: Mapping[str, Collection[str]]) -> bool:
+    """Whether a rule is for a module, by its own name or that of the whole it is a part of."""
     wanted = _types(rule)
-    of_type = not wanted or any(each in types.get(name, ()) for each in wanted)
-    return of_type and fnmatchcase(name, rule.get('pattern', '*'))
+    of_type = not wanted or any(each in types.get(names[0], ()) for each in wanted)
+    return of_type and any(fnmatchcase(name, rule.get('pattern', '*')) for name in names)
 
 
 def _selection(rule: dict) -> str:

@@ -1,40 +1,45 @@
-"""Float model to quantized model: swap the convs in place."""
+"""Float model to quantized model: swap its layers in place."""
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Callable, Mapping, Optional, Sequence, Union
 
 import torch.nn as nn
-from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from mmengine.logging import print_log
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.parametrize import ParametrizationList
 
-from mmaqd.layers import QuantConv2d
+from mmaqd.layers import QuantLayer
 from mmaqd.quantizers.patterns import patterns_for
 from mmaqd.quantizers.rules import TO_FLOAT, has_weights, rule_lines, weight_of
 
-from .policy import Assignment, QuantizationPolicy
+from .attention import Projection, keep_torch_from_reading, quantized_attentions
+from .convertible import TWINS, is_attention, is_convertible, why_not
+from .policy import ROLES, Assignment, QuantizationPolicy
 from .weight_reads import weights_read
 
-_CONVERTIBLE = (nn.Conv2d, MMCVConv2d)
 # They hold weights, but a look-up or a scaling of each element is no work for integers.
 _HARMLESS = (_InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.Embedding, nn.EmbeddingBag)
 _SHOWN = 8
+
+# What a rule can be about.
+Target = Union[nn.Module, Projection]
 
 
 def prepare(model: nn.Module,
             weight_quantizer: Optional[dict] = None,
             input_quantizer: Optional[dict] = None,
             rules: Sequence[dict] = ()) -> nn.Module:
-    """Swap every :class:`torch.nn.Conv2d` of ``model`` for a :class:`mmaqd.layers.QuantConv2d`.
+    """Swap the layers of ``model`` that multiply by weights for quantized ones.
 
-    The parameters are the same objects under the same names. Modules with weights that are not
-    plain 2-d convs (deformable and transposed convs, linear layers, attention, ...) can't be
-    quantized, nor can a conv whose weight is read without calling it; they must be left in float by
-    a rule, so that nothing stays in float unnoticed.
+    These are :class:`torch.nn.Conv2d`, ``ConvTranspose2d``, ``Linear`` and the projections of
+    ``MultiheadAttention`` (by the names ``q_proj``, ``k_proj``, ``v_proj`` and ``out_proj`` in it;
+    a rule for the attention is one for all of them), and mmcv's deformable convs and
+    ``Conv2dAdaptivePadding``. The parameters are the same objects under the same names. Other
+    modules with weights can't be quantized, nor can a layer whose weight is read without calling
+    it; they must be left in float by a rule, so that nothing stays in float unnoticed.
 
-    Where ``normalize`` of LIQ's weights is not given, a conv with a bias, behind which there is
+    Where ``normalize`` of LIQ's weights is not given, a layer with a bias, behind which there is
     rarely a norm, is quantized without it.
 
     Args:
@@ -48,66 +53,90 @@ def prepare(model: nn.Module,
 
     Raises:
         ValueError: A rule that matches nothing; modules that can't be quantized and that no rule
-            leaves in float, all in one error; rules that contradict each other about a shared conv;
-            a bad argument of a quantizer.
+            leaves in float, all in one error; rules that contradict each other about a shared
+            layer; a bad argument of a quantizer.
         KeyError, TypeError: An unknown type or an unknown key of a quantizer.
     """
     weighted = _weighted_modules(model)
     policy = QuantizationPolicy(weight_quantizer, input_quantizer, rules)
     assignments = policy.assign(
         list(weighted), {
-            name: [cls.__name__ for cls in type(module).__mro__ if cls not in (nn.Module, object)]
-            for name, module in weighted.items()
+            name: _types(target, name, weighted)
+            for name, target in weighted.items()
+        }, {
+            name: name.rpartition('.')[0]
+            for name, target in weighted.items() if isinstance(target, Projection)
         })
     names = _first_names(weighted, assignments)
     wanted = {
-        module: name
-        for module, name in names.items()
-        if not assignments[name].is_float and not isinstance(module, _HARMLESS)
+        target: name
+        for target, name in names.items() if not assignments[name].is_float
+        and not isinstance(target, _HARMLESS) and not is_attention(target)
     }
     _refuse_inconvertible(model, wanted, list(weighted))
-    swapped = {
-        module: _quantized(name, module, assignments[name])
-        for module, name in wanted.items() if _holds_weight(module)
+    layers = {target: name for target, name in wanted.items() if _holds_weight(target)}
+    attentions = quantized_attentions(model, layers)
+    made = {
+        target: _quantized(name, target, assignments[name], attentions)
+        for target, name in layers.items()
     }
-    _say_what_is_not_normalized(swapped, wanted, assignments, list(weighted))
+    _say_what_is_not_normalized(made, wanted, assignments, list(weighted))
+    swapped = {**attentions, **{each: made[each] for each in made if isinstance(each, nn.Module)}}
     if model in swapped:
         raise ValueError(f'prepare() changes a model in place, but got a bare '
                          f'{type(model).__name__}: put it into a module, e.g. '
                          'torch.nn.Sequential(conv), or use QuantConv2d.from_conv(conv, ...).')
     _replace(model, swapped)
+    keep_torch_from_reading(model)
     return model
 
 
-def _weighted_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules with a parameter of two or more dimensions, under each of their names."""
-    return {
-        name: module
-        for name, module in model.named_modules(remove_duplicate=False)
-        if has_weights(module) and not isinstance(module, (_BatchNorm, ParametrizationList))
-    }
+def _weighted_modules(model: nn.Module) -> dict[str, Target]:
+    """Modules with a parameter of two or more dimensions, under each of their names.
+
+    Behind an attention its projections follow, whose weights lie in parameters of the attention.
+    """
+    found: dict[str, Target] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if has_weights(module) and not isinstance(module, (_BatchNorm, ParametrizationList)):
+            found[name] = module
+            if is_attention(module):
+                found.update(Projection.all_of(module, name))
+    return found
 
 
-def _first_names(weighted: dict[str, nn.Module],
-                 assignments: dict[str, Assignment]) -> dict[nn.Module, str]:
+def _types(target: Target, name: str, weighted: Mapping[str, Target]) -> list[str]:
+    """Names of the classes by which a rule can mean a module, or the attention it is a part of."""
+    if isinstance(target, Projection):
+        return _types(target.attention, name, weighted)
+    whole = weighted.get(name.rpartition('.')[0])
+    classes = [*type(target).__mro__, *(type(whole).__mro__ if is_attention(whole) else ())]
+    return [cls.__name__ for cls in classes if cls not in (nn.Module, object)]
+
+
+def _first_names(weighted: Mapping[str, Target],
+                 assignments: dict[str, Assignment]) -> dict[Target, str]:
     """The name by which each module is known; its others must be assigned the same."""
-    first: dict[nn.Module, str] = {}
-    for name, module in weighted.items():
-        known = first.setdefault(module, name)
+    first: dict[Target, str] = {}
+    for name, target in weighted.items():
+        known = first.setdefault(target, name)
         _check_same(name, assignments[name], known, assignments[known])
     return first
 
 
-def _holds_weight(module: nn.Module) -> bool:
+def _holds_weight(target: Target) -> bool:
     """Whether what multiplies is a weight, as far as one can know, and not a table or a query."""
-    return isinstance(module, nn.MultiheadAttention) or weight_of(module) is not None
+    return isinstance(target, (Projection, nn.MultiheadAttention)) or weight_of(target) is not None
 
 
-def _refuse_inconvertible(model: nn.Module, wanted: dict[nn.Module, str],
+def _refuse_inconvertible(model: nn.Module, wanted: dict[Target, str],
                           all_names: list[str]) -> None:
     """Raise one error for all modules that should be quantized and can't be."""
     readers = weights_read(model)
-    reasons = {module: _reason(module, readers) for module in wanted if _holds_weight(module)}
+    reasons = {
+        target: why_not(target, readers)
+        for target in wanted if not isinstance(target, Projection) and _holds_weight(target)
+    }
     refused = {module: reason for module, reason in reasons.items() if reason is not None}
     if not refused:
         return
@@ -121,63 +150,65 @@ def _refuse_inconvertible(model: nn.Module, wanted: dict[nn.Module, str],
                      f'For all of them {_float_rules(refused, wanted, all_names)}')
 
 
-def _reason(module: nn.Module, readers: dict[nn.Module, str]) -> Optional[str]:
-    """Why a module can't be quantized, None if it can."""
-    kind = type(module).__name__
-    if type(module) not in _CONVERTIBLE:
-        article = 'an' if kind[0] in 'AEIOU' else 'a'
-        return f'{article} {kind} can\'t be quantized, only torch.nn.Conv2d can'
-    if 'weight' not in module._parameters:
-        return f'a {kind} whose weight is computed from other parameters can\'t be quantized'
-    if module in readers:
-        return (f'a {kind} can\'t be quantized if its weight is read without calling it, as '
-                f'{readers[module]} does')
-    return None
-
-
-def _float_rules(refused: dict[nn.Module, str], names: dict[nn.Module, str],
+def _float_rules(refused: dict[nn.Module, str], names: dict[Target, str],
                  all_names: list[str]) -> str:
-    types = {type(each).__name__ for each in refused if type(each) not in _CONVERTIBLE}
-    rest = [names[each] for each in refused if type(each) in _CONVERTIBLE]
+    types = {type(each).__name__ for each in refused if not is_convertible(each)}
+    rest = [names[each] for each in refused if is_convertible(each)]
     lines = [(pattern, TO_FLOAT) for pattern in patterns_for(rest, all_names)]
     by_type = f'\n    dict(module_type={sorted(types)}, {TO_FLOAT}),' if types else ''
     return rule_lines(lines) + by_type
 
 
-def _quantized(name: str, module: nn.Module, assignment: Assignment) -> QuantConv2d:
-    weight = assignment.weight_quantizer
-    asked = 'normalize' in (weight or {})
-    try:
-        conv = QuantConv2d.from_conv(module, weight, assignment.input_quantizer)
-        quantizer = conv.weight_quantizer
-        if quantizer is not None and quantizer.kernel.normalizes and conv.bias is not None:
-            if not asked and 'type' not in quantizer.unscaled_cfg:
-                weight = {**weight, **quantizer.unscaled_cfg}
-                conv = QuantConv2d.from_conv(module, weight, assignment.input_quantizer)
-    except (KeyError, TypeError, ValueError) as error:
-        raise type(error)(f'{name}: {error.args[0]}') from error
-    for role in ('weight_quantizer', 'input_quantizer'):
-        quantizer = getattr(conv, role)
+def _quantized(name: str, target: Target, assignment: Assignment,
+               attentions: Mapping[nn.Module, nn.Module]) -> QuantLayer:
+    """The quantized layer for a target; that for a projection is put into its attention."""
+
+    def make(weight: Optional[dict], inputs: Optional[dict]) -> QuantLayer:
+        if isinstance(target, Projection):
+            return attentions[target.attention].quantize_projection(target.name, weight, inputs)
+        return TWINS[type(target)].from_float(target, weight, inputs)
+
+    layer = _made(name, assignment, make)
+    for role in ROLES:
+        quantizer = getattr(layer, role)
         if quantizer is not None:
             quantizer.name = f'{name}.{role}'
-            quantizer.to(module.weight.device)
-    if conv.weight_quantizer is not None:
-        conv.weight_quantizer.norm_is_promised = asked
-    return conv
+            quantizer.to(layer.weight.device)
+    if layer.weight_quantizer is not None:
+        layer.weight_quantizer.norm_is_promised = 'normalize' in assignment.weight_quantizer
+    return layer
 
 
-def _say_what_is_not_normalized(swapped: dict[nn.Module, QuantConv2d], names: dict[nn.Module, str],
+def _made(name: str, assignment: Assignment, make: Callable[..., QuantLayer]) -> QuantLayer:
+    """The layer, without normalization where a bias speaks against it and nobody asked for it."""
+    weight, inputs = assignment.weight_quantizer, assignment.input_quantizer
+    try:
+        layer = make(weight, inputs)
+        quantizer = layer.weight_quantizer
+        if quantizer is not None and quantizer.kernel.normalizes and _has_bias(layer):
+            if 'normalize' not in weight and 'type' not in quantizer.unscaled_cfg:
+                layer = make({**weight, **quantizer.unscaled_cfg}, inputs)
+    except (KeyError, TypeError, ValueError) as error:
+        raise type(error)(f'{name}: {error.args[0]}') from error
+    return layer
+
+
+def _has_bias(layer: nn.Module) -> bool:
+    return getattr(layer, 'bias', None) is not None
+
+
+def _say_what_is_not_normalized(made: dict[Target, QuantLayer], names: dict[Target, str],
                                 assignments: dict[str, Assignment], all_names: list[str]) -> None:
     """Log where normalization was left out because of a bias."""
     left_out = [
-        names[module] for module, conv in swapped.items()
-        if conv.weight_quantizer is not None and 'type' not in conv.weight_quantizer.unscaled_cfg
-        and not conv.weight_quantizer.kernel.normalizes
+        names[module] for module, layer in made.items()
+        if layer.weight_quantizer is not None and 'type' not in layer.weight_quantizer.unscaled_cfg
+        and not layer.weight_quantizer.kernel.normalizes
         and 'normalize' not in assignments[names[module]].weight_quantizer
     ]
     if left_out:
         print_log(
-            f'The weights of {len(left_out)} convs are quantized without normalization, because '
+            f'The weights of {len(left_out)} layers are quantized without normalization, because '
             'they have a bias, so that probably no norm follows: '
             f'{", ".join(patterns_for(left_out, all_names))}. normalize=True or False in a rule '
             'decides.', 'current')
@@ -185,12 +216,12 @@ def _say_what_is_not_normalized(swapped: dict[nn.Module, QuantConv2d], names: di
 
 def _check_same(name: str, here: Assignment, first_name: str, there: Assignment) -> None:
     if here != there:
-        raise ValueError(f'{name}: this conv is shared with {first_name}, for which the rules ask '
+        raise ValueError(f'{name}: this layer is shared with {first_name}, for which the rules ask '
                          f'something else: {there} there, {here} here. Let the rules match both.')
 
 
-def _replace(model: nn.Module, swapped: dict[nn.Module, QuantConv2d]) -> None:
-    for parent in list(model.modules()):
+def _replace(model: nn.Module, swapped: Mapping[nn.Module, nn.Module]) -> None:
+    for parent in [*model.modules(), *swapped.values()]:
         for key, child in parent._modules.items():
             if child in swapped:
                 parent._modules[key] = swapped[child]

@@ -24,7 +24,7 @@ def QuantizedDetector(detector: Optional[str] = None,
                       quantization: Optional[dict] = None,
                       distillation: Optional[dict] = None,
                       **arguments: Any) -> nn.Module:
-    """Build an upstream detector and quantize its convs.
+    """Build an upstream detector and quantize its layers.
 
     What is returned is an ordinary instance of ``detector``, so everything that works on that
     works on it. A table of what was done is logged. Loading the checkpoint of another detector

@@ -9,7 +9,7 @@ from terminaltables import AsciiTable
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
-from mmaqd.layers import QuantConv2d
+from mmaqd.layers import QuantLayer, QuantMultiheadAttention
 from mmaqd.quantizers.rules import has_weights, weight_of
 
 _FLOAT_BITS = 32
@@ -42,7 +42,7 @@ class LayerQuantization:
 
 
 def quantization_table(model: nn.Module) -> list[LayerQuantization]:
-    """One row for every conv and every other module with a parameter of two or more dimensions.
+    """One row for every module with a parameter of two or more dimensions, and every projection.
 
     They come in module order, and the first of them takes the image. A module that multiplies by
     such parameters in another way than by a quantized weight is listed in float: attention,
@@ -51,6 +51,7 @@ def quantization_table(model: nn.Module) -> list[LayerQuantization]:
     rows = [
         _row(name, module) for name, module in model.named_modules()
         if has_weights(module) and not isinstance(module, ParametrizationList)
+        and not (isinstance(module, QuantMultiheadAttention) and not _num_weights(module))
     ]
     if rows and rows[0].weight_quantizer and not rows[0].input_quantizer:
         if _image_is_integer(model):
@@ -85,7 +86,7 @@ def _image_is_integer(model: nn.Module) -> bool:
 
 def _row(name: str, module: nn.Module) -> LayerQuantization:
     weight = inputs = None
-    if isinstance(module, QuantConv2d):
+    if isinstance(module, QuantLayer):
         weight, inputs = module.weight_quantizer, module.input_quantizer
     return LayerQuantization(
         module=name,
@@ -99,8 +100,9 @@ def _row(name: str, module: nn.Module) -> LayerQuantization:
 
 def _num_weights(module: nn.Module) -> int:
     own = [
-        each for each in module._parameters.values()
+        each for name, each in module._parameters.items()
         if each is not None and not is_lazy(each) and each.dim() >= 2
+        and not (isinstance(module, QuantMultiheadAttention) and module.is_projected(name))
     ]
     if own:
         return sum(each.numel() for each in own)

@@ -1,4 +1,4 @@
-"""Convs whose weight another module reads, instead of calling them: no quantizer would see it."""
+"""Layers whose weight another module reads, instead of calling them: no quantizer would see it."""
 from __future__ import annotations
 
 import ast
@@ -17,12 +17,17 @@ _SETUP = {'__init__', 'init_weights', '_init_weights', 'reset_parameters', '_ini
 def weights_read(model: nn.Module) -> dict[nn.Module, str]:
     """The modules whose ``weight`` the code of a module above reads without ever calling them.
 
+    A class derived from torch's attention reads that of its ``out_proj``. (torch's own attention
+    is replaced by one that calls it.)
+
     Returns:
         Class name of the reader, by module.
     """
     found: dict[nn.Module, str] = {}
     for module in model.modules():
         reads, calls = _attributes_used(type(module))
+        if isinstance(module, nn.MultiheadAttention) and type(module) is not nn.MultiheadAttention:
+            reads = {*reads, ('out_proj', )}
         for path in reads:
             child = _resolve(module, path)
             if child is not None and not any(path[:len(call)] == call for call in calls):

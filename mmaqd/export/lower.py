@@ -7,11 +7,13 @@ import numpy as np
 import torch.nn as nn
 from torch import Tensor
 
+from mmaqd.layers import QuantConv2d, QuantLayer
+
 from .capture import Captured, capture
 from .emit import Emitter
 from .graph import IntegerGraph
 from .image import integer_mean
-from .rules import Reader
+from .rules import Reader, UnsupportedOperator
 from .storage import Format, Streams, format_of_readings, ordered, readings, root, stream_format
 from .streams import StreamUnits, calibrated_units
 from .values import Image, Value
@@ -84,11 +86,29 @@ def lower_detector(detector: nn.Module,
     Raises:
         ValueError: There is no image, or the data preprocessor leaves no integers.
         UninitializedIntervalError: A quantizer has no interval yet.
-        UnsupportedOperator, AccumulatorOverflow: As for :func:`lower`.
+        UnsupportedOperator: A quantized layer is no conv, or as for :func:`lower`.
+        AccumulatorOverflow: As for :func:`lower`.
     """
     if not images:
         raise ValueError('No image to calibrate skip and top-down connections with.')
+    _refuse_layers(detector)
     mean = integer_mean(detector, images[0].shape[1])
     captured = capture(detector, *images[0].shape[2:], len(mean))
     return lower(captured, mean, calibrated_units(captured, images, stream_bit_width),
                  stream_bit_width, allow_float)
+
+
+def _refuse_layers(detector: nn.Module) -> None:
+    """Name the quantized layers that have no integer form, before the detector is captured."""
+    others = {
+        name: type(module).__name__
+        for name, module in detector.named_modules()
+        if isinstance(module, QuantLayer) and not isinstance(module, QuantConv2d)
+    }
+    if others:
+        name = next(iter(others))
+        more = f' (so it is with {len(others) - 1} others)' if len(others) > 1 else ''
+        raise UnsupportedOperator(
+            f'{name}: a {others[name]} has no integer form, only a QuantConv2d has one{more}. '
+            'Detectors with such layers run simulated, in PyTorch: --allow-float is for convs '
+            'only.')

@@ -14,10 +14,9 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmaqd.checkpoints import pack_state, read_checkpoint
-from mmaqd.functional import IntegerGrid
+from mmaqd.checkpoints import WeightLayout, pack_state, read_checkpoint
 from mmaqd.invocation import command
-from mmaqd.layers import QuantConv2d
+from mmaqd.layers import QuantLayer, QuantMultiheadAttention
 from mmaqd.quantizers import Quantizer, UninitializedIntervalError, WeightQuantizer
 from mmaqd.version import __version__
 
@@ -87,9 +86,9 @@ def pack_checkpoint(config: str,
         torch_version=torch.__version__,
         mmengine_version=mmengine.__version__,
         mmdet_version=mmdet.__version__)
-    grids = store_codes(model)
+    layouts = store_codes(model)
     state = model.state_dict()
-    content = pack_state(state, grids, about)
+    content = pack_state(state, layouts, about, _parts(model))
     Path(out).write_bytes(content)
     _check_written(out, state)
     packed = PackedFile(out, len(content), _float_bytes(model))
@@ -97,14 +96,15 @@ def pack_checkpoint(config: str,
     return packed
 
 
-def store_codes(model: nn.Module) -> dict[str, IntegerGrid]:
-    """Let the weights of all quantized convs be their levels, of which only the codes are known.
+def store_codes(model: nn.Module) -> dict[str, WeightLayout]:
+    """Let the weights of all quantized layers be their levels, of which only the codes are known.
 
     Args:
         model: A low-bit detector; changed in place. It evaluates as before, and can't be trained.
 
     Returns:
-        The grid of the codes of each weight, by its key in the state of the model.
+        How the codes of each weight lie, by its key in the state of the model; for a projection
+        of an attention by the key that it would have with a weight of its own.
 
     Raises:
         UninitializedIntervalError: A quantizer has no value yet; nothing is changed.
@@ -116,27 +116,43 @@ def store_codes(model: nn.Module) -> dict[str, IntegerGrid]:
             raise UninitializedIntervalError(
                 f'{module.name}: the interval has no value in the checkpoint, so there are no '
                 'codes to pack. Give a trained or calibrated low-bit checkpoint.')
-    convs = {
+    layers = {
         name: module
         for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, QuantConv2d) and isinstance(module.weight_quantizer, WeightQuantizer)
+        if isinstance(module, QuantLayer) and isinstance(module.weight_quantizer, WeightQuantizer)
     }
-    if not convs:
+    if not layers:
         raise ValueError(f'This {type(model).__name__} has no quantized weights, so there is '
                          'nothing to pack. Give a low-bit config.')
-    _check_not_tied(convs)
-    for conv in dict.fromkeys(convs.values()):
-        if conv.weight_quantizer.stored_scale is None:
-            conv.weight_quantizer.store_codes(conv.weight)
-    return {f'{name}.weight': conv.weight_quantizer.grid for name, conv in convs.items()}
+    _check_not_tied(layers)
+    with torch.no_grad():
+        for layer in dict.fromkeys(layers.values()):
+            if layer.weight_quantizer.stored_scale is None:
+                layer.weight_quantizer.store_codes(layer.channels_first_weight)
+    return {f'{name}.weight': _layout(layer) for name, layer in layers.items()}
 
 
-def _check_not_tied(convs: dict[str, QuantConv2d]) -> None:
+def _layout(layer: QuantLayer) -> WeightLayout:
+    has_axis = layer.weight_quantizer.granularity == 'per_channel'
+    return WeightLayout(layer.weight_quantizer.grid, layer.packed_axis if has_axis else 0)
+
+
+def _parts(model: nn.Module) -> dict[str, list[str]]:
+    """Keys of the weights that make up the parameters of quantized attentions, by their keys."""
+    return {
+        f'{name}.{key}': [f'{name}.{part}' for part in parts]
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, QuantMultiheadAttention)
+        for key, parts in module.packed_parts.items()
+    }
+
+
+def _check_not_tied(layers: dict[str, QuantLayer]) -> None:
     """Refuse a weight that two quantizers would overwrite by their levels."""
-    owners: dict[int, tuple[str, QuantConv2d]] = {}
-    for name, conv in convs.items():
-        other, owner = owners.setdefault(id(conv.weight), (name, conv))
-        if owner is not conv:
+    owners: dict[int, tuple[str, QuantLayer]] = {}
+    for name, layer in layers.items():
+        other, owner = owners.setdefault(layer.weight.data_ptr(), (name, layer))
+        if owner is not layer:
             raise ValueError(f'{other} and {name} have one weight and two quantizers, so there are '
                              'two sets of codes. Share the layer, or leave it in float.')
 

@@ -4,6 +4,7 @@ from .composed import (composed_dorefa_activation, composed_dorefa_weight, compo
                        composed_lsq_weight, composed_pact_activation)
 from .dorefa import DoReFaActivationKernel, DoReFaWeightKernel
 from .fake_quantize import fake_quantize
+from .geometry import AdaptiveConvGeometry, ConvGeometry, Geometry, LinearGeometry
 from .grid import (IntegerGrid, narrow_grid, symmetric_weight_grid, twos_complement_grid,
                    unsigned_grid)
 from .interval_search import least_error_interval
@@ -13,19 +14,20 @@ from .lsq import LSQActivationKernel, LSQPlusActivationKernel, LSQWeightKernel
 from .one_pass import compile_kernels, kernels_are_compiled
 from .packing import pack, packed_size, unpack
 from .pact import PACTActivationKernel
-from .quant_conv import ConvGeometry, ConvPlan, quant_conv2d
+from .quant_conv import ConvPlan, quant_conv2d
 from .ranges import check_bit_width
 from .rounding import round_half_even, round_ste
 from .stored import StoredWeightKernel
 
 __all__ = [
-    'FLOAT', 'ConvGeometry', 'ConvPlan', 'DoReFaActivationKernel', 'DoReFaWeightKernel',
-    'FakeQuantizeKernel', 'IntegerGrid', 'LIQActivationKernel', 'LIQWeightKernel',
-    'LSQActivationKernel', 'LSQPlusActivationKernel', 'LSQWeightKernel', 'PACTActivationKernel',
-    'StoredWeightKernel', 'check_bit_width', 'compile_kernels', 'composed_dorefa_activation',
-    'composed_dorefa_weight', 'composed_liq_activation', 'composed_liq_weight',
-    'composed_lsq_activation', 'composed_lsq_plus_activation', 'composed_lsq_weight',
-    'composed_pact_activation', 'fake_quantize', 'kernels_are_compiled', 'least_error_interval',
+    'FLOAT', 'AdaptiveConvGeometry', 'ConvGeometry', 'ConvPlan', 'DoReFaActivationKernel',
+    'DoReFaWeightKernel', 'FakeQuantizeKernel', 'Geometry', 'IntegerGrid', 'LIQActivationKernel',
+    'LIQWeightKernel', 'LSQActivationKernel', 'LSQPlusActivationKernel', 'LSQWeightKernel',
+    'LinearGeometry', 'PACTActivationKernel', 'StoredWeightKernel', 'check_bit_width',
+    'compile_kernels', 'composed_dorefa_activation', 'composed_dorefa_weight',
+    'composed_liq_activation', 'composed_liq_weight', 'composed_lsq_activation',
+    'composed_lsq_plus_activation', 'composed_lsq_weight', 'composed_pact_activation',
+    'fake_quantize', 'kernels_are_compiled', 'least_error_interval',
     'least_error_step_size_and_offset', 'narrow_grid', 'pack', 'packed_size', 'quant_conv2d',
     'round_half_even', 'round_ste', 'symmetric_weight_grid', 'twos_complement_grid', 'unpack',
     'unsigned_grid'

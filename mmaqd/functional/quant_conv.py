@@ -1,4 +1,4 @@
-"""Convolution with fake-quantized weights and input, fused so that training saves no copies.
+"""Convolutions and linear layers, fake-quantized, fused so that training saves no copies.
 
 Composed from elementwise operations, a quantized conv keeps its quantized input, its quantized
 weights and several masks for the backward pass. Here only the input (which the ReLU in front keeps
@@ -10,41 +10,20 @@ from dataclasses import dataclass
 from typing import Any, Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .geometry import ConvGeometry, Geometry, OptionalTensors
 from .kernels import FLOAT, Begun, FakeQuantizeKernel
 
 Tensors = Tuple[Tensor, ...]
-OptionalTensors = Tuple[Optional[Tensor], ...]
-
-
-@dataclass(frozen=True)
-class ConvGeometry:
-    """Arguments of a 2-d convolution, each pair as (height, width), zero padding."""
-
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-    def forward(self, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def backward(self, grad: Tensor, x: Tensor, weight: Tensor, has_bias: bool,
-                 needs: tuple[bool, bool, bool]) -> OptionalTensors:
-        return torch.ops.aten.convolution_backward(grad, x, weight,
-                                                   [weight.shape[0]] if has_bias else None,
-                                                   self.stride, self.padding, self.dilation, False,
-                                                   (0, 0), self.groups, needs)
 
 
 @dataclass(frozen=True)
 class ConvPlan:
-    """All of a quantized conv that is no tensor; made once and called often."""
+    """All of a quantized conv or linear layer that is no tensor; made once and called often."""
 
-    geometry: ConvGeometry
+    geometry: Geometry
     input_kernel: FakeQuantizeKernel = FLOAT
     weight_kernel: FakeQuantizeKernel = FLOAT
 

@@ -59,8 +59,10 @@ class MultiLevelModule(nn.ModuleList):
 
     def __getattr__(self, name: str) -> Any:
         # Python comes here after a property has raised an AttributeError.
-        if isinstance(getattr(type(self), name, None), property) and self.level is None:
-            raise NoLevelError(self._no_level)
+        if isinstance(getattr(type(self), name, None), property):
+            if self.level is None:
+                raise NoLevelError(self._no_level)
+            return getattr(self.current, name)  # raises what the level raised
         return super().__getattr__(name)
 
     @property

@@ -25,8 +25,10 @@ def has_weights(module: nn.Module) -> bool:
 
 def weight_of(module: nn.Module) -> Optional[Tensor]:
     """The ``weight`` of the module itself, a parameter or computed from others; None without one.
+
+    A layer that works with a part of another module's parameter has ``lends_weight``.
     """
-    if is_parametrized(module, 'weight'):
+    if is_parametrized(module, 'weight') or getattr(module, 'lends_weight', False):
         return module.weight
     weight = module._parameters.get('weight', module.__dict__.get('weight'))
     return weight if isinstance(weight, Tensor) else None

@@ -31,7 +31,8 @@ def check_zero_weights(model: nn.Module, quantizers: Collection[Quantizer]) -> N
         ValueError: There are such layers.
     """
     alive = {
-        layer: _share_alive(layer.weight, layer.weight_quantizer)
+        layer:
+        _share_alive(getattr(layer, 'channels_first_weight', layer.weight), layer.weight_quantizer)
         for layer in model.modules() if getattr(layer, 'weight_quantizer', None) in quantizers
         and isinstance(getattr(layer, 'weight', None), Tensor)
     }

@@ -109,6 +109,7 @@ def test_table_ends_with_the_total():
         'bytes': 2,
         'float bytes': 20,
         'MACs': 100,
+        'MACs (%)': 90.9,
         'bit operations': 1200,
         'float bit operations': 102400
     }
@@ -120,6 +121,7 @@ def test_table_ends_with_the_total():
         'bytes': 5,
         'float bytes': 32,
         'MACs': 110,
+        'MACs (%)': 100.0,
         'bit operations': 1840,
         'float bit operations': 112640
     }
@@ -130,6 +132,15 @@ def test_summary():
     assert size_summary(layers) == (
         'Weights: 0.50 MB, the float twin 4.00 MB (8.0 times as much). Bit operations: 8.0 x 10^9, '
         'the float twin 1024.0 x 10^9 (128.0 times as many).')
+
+
+def test_summary_names_what_multiplies_in_float():
+    layers = [LayerSize('a', 4, 4, 10, 600), LayerSize('b', 4, 32, 10, 100)]
+    layers += [LayerSize(f'c{i}', 32, 32, 0, i) for i in (0, 100, 200)]
+    assert size_summary(layers).endswith(' In float are 40.0% of the MACs: c200, b, c100.')
+    layers += [LayerSize(f'd{i}', 32, 32, 0, 1) for i in range(9)]
+    assert size_summary(layers).endswith('c200, b, c100, d0, ... (12 in all).')
+    assert 'In float' not in size_summary(layers[1:]), 'a float model'
 
 
 @pytest.mark.parametrize('detector', DETECTORS)

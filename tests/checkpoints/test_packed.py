@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmaqd.checkpoints import CheckpointError, pack_state, read_checkpoint
+from mmaqd.checkpoints import CheckpointError, WeightLayout, pack_state, read_checkpoint
 from mmaqd.functional import (IntegerGrid, narrow_grid, packed_size, symmetric_weight_grid,
                               twos_complement_grid)
 
@@ -42,7 +42,7 @@ def layer(shape: tuple[int, ...], grid: IntegerGrid, per_channel: bool = False) 
 
 
 def packed(state: dict[str, Tensor], grid: IntegerGrid = symmetric_weight_grid(3)) -> bytes:
-    return pack_state(state, {'conv.weight': grid}, ABOUT)
+    return pack_state(state, {'conv.weight': WeightLayout(grid)}, ABOUT)
 
 
 def written(content: bytes, folder: Path, name: str = 'model.safetensors') -> str:
@@ -86,7 +86,8 @@ def test_a_layer_under_two_names_is_written_once(tmp_path):
     state = layer((16, 4, 3, 3), symmetric_weight_grid(3))
     twice = {**state, **{f'other.{key}': value for key, value in state.items()}}
     content = pack_state(twice, dict.fromkeys(['conv.weight', 'other.conv.weight'],
-                                              symmetric_weight_grid(3)), ABOUT)  # yapf: disable
+                                              WeightLayout(symmetric_weight_grid(3))),
+                         ABOUT)  # yapf: disable
     assert 'other.conv.weight' not in split(content)[0]
     assert_same(read_checkpoint(written(content, tmp_path))['state_dict'], twice)
 
@@ -148,11 +149,12 @@ def test_foreign_files(content, tmp_path):
     assert path in str(caught.value)
 
 
-@pytest.mark.parametrize('version', ['0', '2', 1, None])
+@pytest.mark.parametrize('version', ['0', '3', 1, None])
 def test_another_version(version, tmp_path):
     header, data = split(packed(layer((1, 1, 1, 1), symmetric_weight_grid(3))))
     header['__metadata__']['format_version'] = version
-    with pytest.raises(CheckpointError, match=rf"version {version!r}.*reads version 1.*0\.0\.0"):
+    with pytest.raises(
+            CheckpointError, match=rf"version {version!r}.*reads versions 1 and 2.*0\.0\.0"):
         read_checkpoint(written(joined(header, data), tmp_path))
 
 

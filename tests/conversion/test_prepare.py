@@ -6,10 +6,12 @@ from importlib import import_module
 
 import pytest
 import torch
+from mmcv.cnn import ConvAWS2d, ConvWS2d
 from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
-from mmcv.ops import ModulatedDeformConv2dPack
+from mmcv.ops import ModulatedDeformConv2dPack, SAConv2d
 from mmdet.models.dense_heads import RTMDetSepBNHead
 from mmdet.models.dense_heads.tood_head import TaskDecomposition
+from mmdet.models.layers import NormedLinear
 from torch import nn
 from torch.nn.utils import parametrize  # noqa: F401
 
@@ -31,6 +33,10 @@ def make_net(**changes: nn.Module) -> nn.Sequential:
         conv=nn.Conv2d(4, 4, 3, stride=2, padding=1, groups=2, bias=False))
     layers.update(changes)
     return nn.Sequential(layers)
+
+
+class OwnAttention(nn.MultiheadAttention):
+    """A class of somebody's, who may have changed anything."""
 
 
 def parametrized(layer: nn.Module) -> nn.Module:
@@ -126,7 +132,7 @@ class TestSharedConv:
     ])
     def test_rules_that_contradict_each_other_are_an_error(self, name, change):
         model = self.make_twins()
-        with pytest.raises(ValueError, match=r'second\.0: this conv is shared'):
+        with pytest.raises(ValueError, match=r'second\.0: this layer is shared'):
             prepare(model, WEIGHT, INPUT, [dict(pattern=f'{name}.0', **change)])
 
     def test_head_that_shares_convs_but_not_norms(self):
@@ -155,12 +161,16 @@ class TestRefusals:
     """Nothing stays in float unnoticed."""
 
     OTHERS = [
+        pytest.param(nn.Conv1d(4, 4, 1), id='conv1d'),
+        pytest.param(nn.Conv3d(4, 4, 1), id='conv3d'),
+        pytest.param(nn.Bilinear(4, 4, 4), id='bilinear'),
+        pytest.param(QuantConv2d(4, 4, 1), id='quantized-already'),
+    ]
+    CONVERTIBLE = [
         pytest.param(nn.ConvTranspose2d(4, 4, 2), id='transposed-conv'),
         pytest.param(nn.Linear(4, 4), id='linear'),
-        pytest.param(nn.Conv1d(4, 4, 1), id='conv1d'),
         pytest.param(nn.MultiheadAttention(4, 2), id='attention'),
         pytest.param(ModulatedDeformConv2dPack(4, 4, 3), id='deformable-conv'),
-        pytest.param(QuantConv2d(4, 4, 1), id='quantized-already'),
     ]
 
     @pytest.mark.parametrize('layer', OTHERS)
@@ -169,26 +179,36 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message):
             prepare(make_net(extra=layer), WEIGHT, INPUT)
 
-    @pytest.mark.parametrize('layer', OTHERS)
+    @pytest.mark.parametrize('layer', [*OTHERS, *CONVERTIBLE])
     def test_unless_a_rule_leaves_it_in_float(self, layer):
         model = prepare(make_net(extra=layer), WEIGHT, INPUT, [dict(pattern='extra*', **FLOAT)])
         assert model.extra is layer and type(model.conv) is QuantConv2d
 
+    @pytest.mark.parametrize('layer, reason', [
+        (ConvWS2d(4, 4, 1), 'a ConvWS2d can.t be quantized: it standardizes its weights'),
+        (ConvAWS2d(4, 4, 1), 'a ConvAWS2d can.t be quantized: it standardizes its weights'),
+        (SAConv2d(4, 4, 3), 'a SAConv2d can.t be quantized: it makes two convolutions'),
+        (NormedLinear(4, 4), 'a NormedLinear can.t be quantized: it normalizes its weights'),
+    ])  # yapf: disable
+    def test_layers_that_change_their_weights_themselves_say_why(self, layer, reason):
+        with pytest.raises(ValueError, match=f'^extra: {reason}'):
+            prepare(make_net(extra=layer), WEIGHT, INPUT)
+
     def test_a_refused_model_is_left_as_it_was(self):
-        model = make_net(extra=nn.Linear(4, 4))
+        model = make_net(extra=nn.Conv1d(4, 4, 1))
         with pytest.raises(ValueError, match='extra'):
             prepare(model, WEIGHT, INPUT)
         assert type(model.stem) is nn.Conv2d
 
     def test_all_refusals_come_at_once_with_rules_that_end_them(self):
         layers = dict(
-            fc=nn.Linear(4, 4),
-            up=nn.ConvTranspose2d(4, 4, 2),
-            attention=nn.MultiheadAttention(4, 2),
-            head=nn.Linear(4, 2),
+            fc=nn.Conv1d(4, 4, 1),
+            up=nn.ConvTranspose1d(4, 4, 2),
+            attention=OwnAttention(4, 2),
+            head=nn.Conv1d(4, 2, 1),
             normed=nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)),
             made=parametrized(nn.Conv2d(4, 4, 1)))
-        with pytest.raises(ValueError, match='^fc: a Linear') as error:
+        with pytest.raises(ValueError, match='^fc: a Conv1d') as error:
             prepare(make_net(**layers), WEIGHT, INPUT)
         text = str(error.value)
         assert all(name in text for name in ('up', 'attention', 'head', 'normed'))
@@ -244,7 +264,7 @@ class TestRefusals:
         kernels = [layer.weight_quantizer.kernel for layer in (model.stem, model.head)]
         assert [kernel.normalize for kernel in kernels] == [True, False]
         assert kernels[1].gradient_factor, 'as for every quantizer without normalization'
-        assert len(said) == 1 and '1 convs are quantized without' in said[0] and 'head' in said[0]
+        assert len(said) == 1 and '1 layers are quantized without' in said[0] and 'head' in said[0]
 
     @pytest.mark.parametrize('normalize', [True, False])
     def test_unless_normalize_is_given(self, normalize):

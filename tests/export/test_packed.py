@@ -72,15 +72,15 @@ def test_what_was_written_is_said(folder, caplog, tmp_path):
 def test_the_weights_take_their_bits():
     from mmaqd.checkpoints import pack_state
     model = build_calibrated(bits=3).eval()
-    grids = store_codes(model)
+    layouts = store_codes(model)
     state = model.state_dict()
-    weights = {key: value for key, value in state.items() if key in grids}
-    bits = sum(value.numel() * grids[key].bit_width for key, value in weights.items())
+    weights = {key: value for key, value in state.items() if key in layouts}
+    bits = sum(value.numel() * layouts[key].grid.bit_width for key, value in weights.items())
     rest = sum(value.numel() * value.element_size() for key, value in state.items()
-               if key not in grids)  # yapf: disable
-    content = pack_state(state, grids, {})
+               if key not in layouts)  # yapf: disable
+    content = pack_state(state, layouts, {})
     data = len(content) - 8 - int.from_bytes(content[:8], 'little')
-    assert bits / 8 <= data - rest < bits / 8 + len(grids)
+    assert bits / 8 <= data - rest < bits / 8 + len(layouts)
 
 
 def test_init_detector_and_inferencer(folder):

@@ -11,7 +11,7 @@ from torch import nn
 
 from mmaqd.functional import FLOAT, ConvPlan, compile_kernels
 from mmaqd.layers import QuantConv2d
-from mmaqd.layers import quant_conv as module
+from mmaqd.layers import quant_layer as module
 from mmaqd.quantizers import LIQActivationQuantizer, LIQWeightQuantizer
 
 X = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmaqd.functional.blocks import is_compiling
-from mmaqd.layers import MultiLevelModule, QuantConv2d
+from mmaqd.layers import MultiLevelModule, QuantLayer
 from mmaqd.registry import MODELS
 
 from .pyramid import Pyramid
@@ -91,7 +91,7 @@ class MultiLevelHeadMixin:
         pyramid = Pyramid(feats, self._multi_level_layers(len(feats)))
         with ExitStack() as stack:
             for module in self.modules():
-                if isinstance(module, QuantConv2d):
+                if isinstance(module, QuantLayer):
                     stack.enter_context(module.quantize_weight_once())
             if not self._levels_were_checked and not is_compiling():
                 stack.enter_context(self._levels_checked())

@@ -1,0 +1,245 @@
+"""What all layers with quantizers for their weights and their input share."""
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Iterator, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from mmaqd.functional import FLOAT, ConvPlan, FakeQuantizeKernel, Geometry
+from mmaqd.functional.blocks import is_compiling, is_exporting
+from mmaqd.quantizers import build_quantizer
+
+QuantizerCfg = Union[dict, nn.Module, None]
+
+# The kernel, copies of the weights and the kernel's parameters, and what they were quantized to.
+_Kept = Tuple[Optional[FakeQuantizeKernel], Tuple[Tensor, ...], Optional[Tensor]]
+_NOTHING_KEPT: _Kept = (None, (), None)
+
+# Arguments of the geometry, and the plan.
+_NOTHING_PLANNED: Tuple[Optional[tuple], Optional[ConvPlan]] = (None, None)
+
+
+class _Float:
+    """What a layer asks a quantizer for, where it has none."""
+
+    kernel = FLOAT
+    kernel_parameters = ()
+    calibrating = False
+
+    def begin_training_step(self) -> None:
+        pass
+
+    def watch(self, x: Tensor) -> None:
+        pass
+
+
+_FLOAT = _Float()
+
+
+def _same(kept: Sequence[Tensor], sources: Sequence[Tensor]) -> bool:
+    return len(kept) == len(sources) and all(a.dtype == b.dtype and torch.equal(a, b)
+                                             for a, b in zip(kept, sources))
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, (dict, set)) else value
+
+
+class QuantLayer(nn.Module):
+    """Base of the quantized layers, in front of the class of a float layer::
+
+        class QuantConvTranspose2d(QuantLayer, nn.ConvTranspose2d):
+            ...
+
+    ``weight`` and ``bias`` keep their names, so that float checkpoints load. The bias is not
+    quantized. A layer of a new kind says by :meth:`_operate` what it computes.
+
+    In evaluation without gradients on a CPU the quantized weights are kept, together with a copy of
+    what they were made from, until that changes. (On a GPU quantizing again costs less than
+    comparing.)
+
+    Args:
+        *args, **kwargs: Those of the float layer.
+        weight_quantizer: Config or quantizer for the weights; None leaves them in float.
+        input_quantizer: Config or quantizer for the input; None leaves it as it is.
+    """
+
+    weight: Tensor
+    bias: Optional[Tensor]
+
+    def __init__(self,
+                 *args: Any,
+                 weight_quantizer: QuantizerCfg = None,
+                 input_quantizer: QuantizerCfg = None,
+                 **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._set_quantizers(weight_quantizer, input_quantizer)
+
+    @classmethod
+    def from_float(cls,
+                   layer: nn.Module,
+                   weight_quantizer: QuantizerCfg = None,
+                   input_quantizer: QuantizerCfg = None) -> QuantLayer:
+        """The quantized twin of ``layer``, which shares its parameters and submodules."""
+        twin = cls.__new__(cls)
+        twin.__dict__.update({name: _copied(value) for name, value in vars(layer).items()})
+        twin._set_quantizers(weight_quantizer, input_quantizer)
+        for quantizer in (twin.weight_quantizer, twin.input_quantizer):
+            if quantizer is not None:
+                quantizer.train(layer.training).to(layer.weight.device)
+        return twin
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of output channels, of which each can have an interval."""
+        return self.weight.shape[0]
+
+    @property
+    def channels_first_weight(self) -> Tensor:
+        """The weight as its quantizer takes it: the output channels are the first axis."""
+        return self.weight
+
+    @property
+    def packed_axis(self) -> int:
+        """Axis of the weight's output channels."""
+        return 0
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The float layer on the quantized input, with the quantized weights.
+
+        Args:
+            x: The input.
+            *args, **kwargs: What else the float layer takes.
+        """
+        if self.input_quantizer is not None:
+            x = self.input_quantizer(x)
+        return self._operate(x, self._ready_weight(), *args, **kwargs)
+
+    @contextmanager
+    def quantize_weight_once(self) -> Iterator[None]:
+        """Within the block the weights must not change; they are quantized once for all calls."""
+        if self._shares_weight:
+            kept = self._kept_weight()
+            self._shared_weight = self._quantized_weight() if kept is None else kept
+        try:
+            yield
+        finally:
+            self._shared_weight = None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_kept': _NOTHING_KEPT, '_planned': _NOTHING_PLANNED}
+
+    def _operate(self, x: Tensor, weight: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """What the float layer computes from an input and a weight."""
+        raise NotImplementedError
+
+    def _quantized_weight(self) -> Tensor:
+        return self.weight_quantizer(self.weight)
+
+    def _ready_weight(self) -> Tensor:
+        """The weight to compute with: shared, kept, quantized now, or in float."""
+        if self._shared_weight is not None:
+            return self._shared_weight
+        if self.weight_quantizer is None:
+            return self.weight
+        kept = self._kept_weight() if self._are_ready(self.weight_quantizer) else None
+        return self._quantized_weight() if kept is None else kept
+
+    def _kept_weight(self) -> Optional[Tensor]:
+        """What evaluation keeps: the quantized weights; None where nothing is kept."""
+        if self.training or torch.is_grad_enabled() or is_compiling():
+            return None
+        if self.weight_quantizer is None or self.weight.device.type != 'cpu':
+            return None
+        sources = (self.weight, *self.weight_quantizer.parameters())
+        kernel, kept, _ = self._kept
+        # The contents are compared: a write through `.data`, as EMA does, leaves no other trace.
+        if kernel != self.weight_quantizer.kernel or not _same(kept, sources):
+            copies = tuple(source.clone() for source in sources)
+            self._kept = self.weight_quantizer.kernel, copies, self._quantized_weight()
+        return self._kept[2]
+
+    @property
+    def _shares_weight(self) -> bool:
+        quantizer = self.weight_quantizer
+        return quantizer is not None and not is_exporting() and self._are_ready(quantizer)
+
+    def _are_ready(self, *quantizers: Any) -> bool:
+        """Whether each is one of ours, which has a kernel, and quantizes."""
+        return not any([getattr(quantizer, 'calibrating', True) for quantizer in quantizers])
+
+    def _set_quantizers(self, weight: QuantizerCfg, inputs: QuantizerCfg) -> None:
+        self.weight_quantizer: Optional[nn.Module] = build_quantizer(
+            weight, num_channels=self.num_outputs)
+        self.input_quantizer: Optional[nn.Module] = build_quantizer(inputs)
+        self._shared_weight: Optional[Tensor] = None
+        self._kept = _NOTHING_KEPT
+        self._planned = _NOTHING_PLANNED
+
+
+class FusedLayer(QuantLayer):
+    """A quantized layer that saves no copies for the backward pass, see :class:`ConvPlan`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights, inputs = self.weight_quantizer or _FLOAT, self.input_quantizer or _FLOAT
+        if not self._fuses(weights, inputs):
+            return self._forward_composed(x)
+        if is_exporting():
+            return self._forward_exported(x)
+        weight = self._shared_weight if self._shared_weight is not None else self._kept_weight()
+        if weight is None:
+            weight = self.weight
+        else:
+            weights = _FLOAT
+        weights.begin_training_step()
+        inputs.begin_training_step()
+        inputs.watch(x)
+        plan = self._plan(inputs.kernel, weights.kernel)
+        return plan(x, weight, self.bias, inputs.kernel_parameters, weights.kernel_parameters)
+
+    def _geometry_arguments(self) -> tuple:
+        """What the geometry is made of; compared in every call."""
+        return ()
+
+    def _geometry(self) -> Geometry:
+        raise NotImplementedError
+
+    def _forward_composed(self, x: Tensor) -> Tensor:
+        """Quantizers, then the layer: while calibrating, and where a layer can't be fused or a
+        module without a kernel stands in for a quantizer."""
+        if self.input_quantizer is not None:
+            x = self.input_quantizer(x)
+        weight = self.weight if self.weight_quantizer is None else self._quantized_weight()
+        return self._operate(x, weight)
+
+    def _forward_exported(self, x: Tensor) -> Tensor:
+        return self._forward_composed(x)
+
+    def _operate(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self._geometry().forward(x, weight, self.bias)
+
+    @property
+    def _shares_weight(self) -> bool:
+        quantizer = self.weight_quantizer
+        return (quantizer is not None and not is_exporting()
+                and self._fuses(quantizer, self.input_quantizer or _FLOAT))
+
+    def _fuses(self, *quantizers: Any) -> bool:
+        """Whether the layer quantizes itself, by the kernels of its quantizers."""
+        return self._are_ready(*quantizers)
+
+    def _plan(self, input_kernel: FakeQuantizeKernel,
+              weight_kernel: FakeQuantizeKernel) -> ConvPlan:
+        """That of the call before, if it is made of the same things."""
+        arguments = self._geometry_arguments()
+        before, plan = self._planned
+        # The same kernels, not equal ones: one may be compiled.
+        if (before != arguments or plan.input_kernel is not input_kernel
+                or plan.weight_kernel is not weight_kernel):
+            plan = ConvPlan(self._geometry(), input_kernel, weight_kernel)
+            if not is_compiling():
+                self._planned = arguments, plan
+        return plan
