@@ -5,6 +5,8 @@ VENV ?= .venv
 DOCS_VENV ?= .venv-docs
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+# Processes that tests run in, with a thread each: make test WORKERS=8
+WORKERS ?= 2
 SOURCES = mmaqd tools tests configs docs/conf.py
 
 .PHONY: demo test lint format docs setup
@@ -13,7 +15,7 @@ demo: setup
 	$(VENV)/bin/python tools/demo.py $(DEMO_ARGS)
 
 test: setup
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: setup
 	$(VENV)/bin/python -m flake8 $(SOURCES)
