@@ -81,13 +81,31 @@ def calibrating(model: nn.Module) -> Iterator[list[Quantizer]]:
         yield watch.pending
 
 
+@contextmanager
+def observing(model: nn.Module) -> Iterator[set[nn.Module]]:
+    """Let the fresh quantizers of ``model`` look at their data, start none and complain of nothing.
+
+    Inside the block they pass their input on unchanged, and afterwards they are as before, but for
+    what they know of their data (:attr:`ActivationQuantizer.lowest`).
+
+    Yields:
+        The layers that were called so far.
+    """
+    with _Watch(model, judges=False) as watch:
+        yield watch.called
+
+
 class _Watch:
     """Lets quantizers look at their data within a block, and says what is wrong at its end."""
 
-    def __init__(self, model: nn.Module, more_faults: Callable[[], list[str]] = list) -> None:
+    def __init__(self,
+                 model: nn.Module,
+                 more_faults: Callable[[], list[str]] = list,
+                 judges: bool = True) -> None:
         quantizers = [module for module in model.modules() if isinstance(module, Quantizer)]
         self.model = model
         self.more_faults = more_faults
+        self.judges = judges
         self.pending = [each for each in quantizers if not bool(each.initialized)]
         self.watched = [each for each in quantizers if each.is_fresh or each in self.pending]
         self.called: set[nn.Module] = set()
@@ -113,7 +131,7 @@ class _Watch:
             handle.remove()
         for quantizer in self.watched:
             quantizer.calibrating = quantizer.collecting = False
-        if error_type is None:
+        if error_type is None and self.judges:
             self._finish()
 
     def _finish(self) -> None:
