@@ -45,6 +45,7 @@ class QuantizedConfig:
             whichever has more. They sum up to 1.
         frozen_norms: Number of BN layers that keep their statistics in training.
         loss_failed: Why the loss could not be computed while analysing, '' if it could.
+        shape: Height and width of the images in pixels.
     """
 
     path: str
@@ -53,6 +54,7 @@ class QuantizedConfig:
     macs_by_bits: dict[int, float]
     frozen_norms: int
     loss_failed: str
+    shape: tuple[int, int]
 
     @property
     def summary(self) -> str:
@@ -60,7 +62,8 @@ class QuantizedConfig:
         lines = [f'{rule.count:5} {rule.what}: {rule.why}' for rule in self.plan.rules]
         shares = ', '.join(f'{"float" if bits == FLOAT_BITS else f"{bits} bits"} {share:.1%}'
                            for bits, share in sorted(self.macs_by_bits.items()))
-        lines = ['Exceptions:', *lines, f'Multiply-accumulates: {shares}.']
+        size = ' x '.join(map(str, self.shape))
+        lines = ['Exceptions:', *lines, f'Multiply-accumulates at {size} pixels: {shares}.']
         if self.frozen_norms:
             lines.append(
                 f'{self.frozen_norms} BN layers are frozen. Low bits are more accurate where BN '
@@ -107,9 +110,9 @@ def quantize_config(config: str,
         raise ValueError(f'method must be one of {", ".join(METHODS)}, but got {method!r}.')
     _check_out(out, config, overwrite)
     upstream = read_upstream(config, cfg_options)
-    _check_builds(upstream)
+    channels = image_channels(_built(upstream))
     with as_in_training():
-        seen, batches = _look(upstream, size, real_images)
+        seen, batches = _look(upstream, channels, size, real_images)
         plan = make_plan(seen, bits, METHODS[method])
         text = config_text(upstream, plan, bits, METHODS[method])
         with open(out, 'w', encoding='utf-8') as file:
@@ -117,8 +120,9 @@ def quantize_config(config: str,
         model = _build_written(out)
         calibrate(model, batches[:1], need_norms=True)
     rows = quantization_table(model)
+    height, width = batches[0]['inputs'][0].shape[-2:]
     return QuantizedConfig(out, plan, rows, _shares(rows, seen), seen.frozen_norms,
-                           seen.loss_failed)
+                           seen.loss_failed, (height, width))
 
 
 @contextmanager
@@ -148,20 +152,20 @@ def _check_out(out: str, config: str, overwrite: bool) -> None:
         raise FileExistsError(f'--out: {out!r} exists already. Give another name, or --overwrite.')
 
 
-def _check_builds(upstream: Upstream) -> None:
+def _built(upstream: Upstream) -> nn.Module:
     try:
-        upstream.build()
+        return upstream.build()
     except Exception as error:
         raise RuntimeError(f'{upstream.base}: the float detector can not be built: '
                            f'{type(error).__name__}: {error}') from error
 
 
-def _look(upstream: Upstream, size: Optional[int], real: bool) -> tuple[Probe, Sequence[dict]]:
+def _look(upstream: Upstream, channels: int, size: Optional[int],
+          real: bool) -> tuple[Probe, Sequence[dict]]:
     """Run the detector on the first kind of images on which it works."""
     if real:
         batches = list(iterate_batches(upstream.cfg, 'train', _DRAWS))
         return probe(upstream.build, batches), batches
-    channels = image_channels(upstream.build())
     failed: Optional[Exception] = None
     for side in [size] if size else _SIZES:
         batches = [
