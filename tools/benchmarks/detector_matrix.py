@@ -96,8 +96,10 @@ def make_rows(wanted: Sequence[str], folder: Path, anew: bool = False) -> dict[s
             made += 1
         rows[name] = json.loads(file.read_text())
         left = (time.monotonic() - start) / max(made, 1) * (len(wanted) - number)
-        print(f'{number} of {len(wanted)}: {name}: {verdict(rows[name])} '
-              f'({left / 60:.0f} min left)', flush=True)
+        print(
+            f'{number} of {len(wanted)}: {name}: {verdict(rows[name])} '
+            f'({left / 60:.0f} min left)',
+            flush=True)
     return rows
 
 
@@ -122,11 +124,11 @@ def table(rows: Mapping[str, dict]) -> str:
     ]
     for name, row in rows.items():
         macs = row.get('macs', {})
-        shares = ' / '.join(
-            f'{100 * macs.get(bits, 0):.0f}' for bits in ('4', '8', '32')) if macs else '–'
+        shares = ' / '.join(f'{100 * macs.get(bits, 0):.0f}'
+                            for bits in ('4', '8', '32')) if macs else '–'
         exceptions = '; '.join(row.get('exceptions', ())) or '–'
-        cells = (name, exceptions, row.get('rules', '–'), shares, row.get('multi_level', '–'),
-                 verdict(row))
+        cells = (name, exceptions, row.get('rules', '–'), shares, row.get('multi_level',
+                                                                          '–'), verdict(row))
         lines.append('| ' + ' | '.join(str(cell).replace('|', '/') for cell in cells) + ' |')
     return '\n'.join(lines)
 

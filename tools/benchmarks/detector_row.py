@@ -1,4 +1,4 @@
-"""One row of the matrix of detectors: quantize its config, build, calibrate, train a step, predict."""
+"""One row of the matrix of detectors: quantize a config, build, calibrate, train, predict."""
 from __future__ import annotations
 
 import time
@@ -43,8 +43,10 @@ def _described(result: QuantizedConfig) -> dict[str, Any]:
     return dict(
         exceptions=[f'{rule.count} {rule.what}' for rule in result.plan.rules],
         rules=len(result.plan.block['rules']),
-        macs={bits: round(share, 4)
-              for bits, share in result.macs_by_bits.items()},
+        macs={
+            bits: round(share, 4)
+            for bits, share in result.macs_by_bits.items()
+        },
         loss_failed=result.loss_failed)
 
 
@@ -93,8 +95,7 @@ def _train_step(model: nn.Module, batch: dict, row: dict[str, Any]) -> None:
 
 
 def _batch(cfg: Config, size: int) -> dict:
-    return random_batch(
-        size, num_classes=num_classes(cfg.model), seed=9, with_masks=has_masks(cfg))
+    return random_batch(size, num_classes=num_classes(cfg.model), seed=9, with_masks=has_masks(cfg))
 
 
 def _multi_level(cfg: Config, feats: Any) -> str:

@@ -240,33 +240,29 @@ def _flags(exceptions: _Exceptions, texts: Mapping[bool, tuple[str, str]], role:
 
 def _float_rules(layers: Mapping[str, Layer]) -> list[Rule]:
     """Rules for what can't be quantized or what nothing reaches."""
-    refused = {name: layer.refusal for name, layer in layers.items() if layer.refusal}
-    unreached = [n for n, layer in layers.items() if layer.has_quantizers and not layer.is_called]
-    types = _types_as_a_whole(refused, layers)
-    by_type = [name for name in refused if types.intersection(layers[name].classes[:1])]
     kept = {name: layer for name, layer in layers.items() if layer.has_quantizers}
-    reasons: dict[str, list[str]] = {}
+    reached = {name: layer for name, layer in kept.items() if layer.is_called}
+    unreached = [name for name in kept if name not in reached]
+    refused = {name: layer.refusal for name, layer in layers.items() if layer.refusal}
+    types = _types_as_a_whole(refused, layers)
+    by_type = [name for name in refused if layers[name].classes[0] in types]
+    by_reason: dict[str, list[str]] = {}
     for name, reason in refused.items():
         if name not in by_type:
-            reasons.setdefault(reason, []).append(name)
-    names = sorted({layers[name].classes[0] for name in by_type})
-    rules = []
-    if by_type:
-        text = f'In float: a layer of {"this kind" if len(names) == 1 else "these kinds"} can\'t be '
-        rules.append(
-            Rule(
-                f'{text}quantized.',
-                f'in float ({", ".join(names)})',
-                _FLOAT,
-                module_types=tuple(names),
-                count=len(by_type)))
-    for reason, own in reasons.items():
-        rules.append(_rule(f'In float: {reason}.', 'in float', _FLOAT, own, kept))
-    reached = {name: layer for name, layer in kept.items() if layer.is_called}
-    rules.append(
-        _rule('In float: neither the forward pass nor the loss reaches them.',
-              'in float (unreached)', _FLOAT, unreached, reached))
+            by_reason.setdefault(reason, []).append(name)
+    rules = [_type_rule(types, len(by_type))] if by_type else []
+    rules += [_rule(f'In float: {reason}.', 'in float', _FLOAT, names, kept)
+              for reason, names in by_reason.items()]  # yapf: disable
+    why = 'In float: neither the forward pass nor the loss reaches them.'
+    rules.append(_rule(why, 'in float, unreached', _FLOAT, unreached, reached))
     return [rule for rule in rules if rule.selectors]
+
+
+def _type_rule(types: Collection[str], count: int) -> Rule:
+    names = tuple(sorted(types))
+    kinds = 'this kind' if len(names) == 1 else 'these kinds'
+    why = f"In float: layers of {kinds} can't be quantized."
+    return Rule(why, f'in float ({", ".join(names)})', _FLOAT, module_types=names, count=count)
 
 
 def _types_as_a_whole(refused: Mapping[str, str], layers: Mapping[str, Layer]) -> set[str]:

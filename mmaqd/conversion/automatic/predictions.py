@@ -23,7 +23,7 @@ _KEEP_SIGN = set(
 
 
 class Trace:
-    """Watches layers within a block: first ones, predicting ones, and those with inputs of one sign.
+    """Watches layers within a block: first ones, predicting ones, ones with inputs of either sign.
 
     Gradients must be on, and every parameter must require them.
 

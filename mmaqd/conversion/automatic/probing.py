@@ -146,25 +146,16 @@ class _Run:
         self.model = model
         self.layers = result.layers
         self.result = result
-        self.names = {module: name for name, module in model.named_modules(remove_duplicate=False)}
-        self.parts = {
-            module: self._selected_as(name)
-            for name, module in model.named_modules() if any(
-                hasattr(module, role) for role in _ROLES)
-        }
+        self.parts: dict[nn.Module, list[Layer]] = {}
+        for name, module in model.named_modules(remove_duplicate=False):
+            if any(hasattr(module, role) for role in _ROLES):
+                layer = self.layers[_owner(name, self.layers)]
+                self.parts.setdefault(module, []).append(layer)
         self.trace = Trace(self._all_weighted())
 
     def _all_weighted(self) -> list[nn.Module]:
         refused = [self.model.get_submodule(n) for n, layer in self.layers.items() if layer.refusal]
         return [*self.parts, *refused]
-
-    def _selected_as(self, name: str) -> list[Layer]:
-        """The layers that rules select by this name or, for a part of a layer, by one above it."""
-        same = [
-            each for each, module in self.model.named_modules(remove_duplicate=False)
-            if module is self.model.get_submodule(name)
-        ]
-        return [self.layers[_owner(each, self.layers)] for each in same]
 
     def on(self, batch: dict, is_first: bool) -> None:
         for parameter in self.model.parameters():
@@ -216,6 +207,7 @@ def _modules(part: Any) -> Iterator[nn.Module]:
 
 
 def _owner(name: str, layers: dict[str, Layer]) -> str:
+    """The layer that rules select by this name or, for a part of a layer, by one above it."""
     while name not in layers:
         name = name.rpartition('.')[0]
     return name

@@ -17,7 +17,7 @@ from mmengine.registry import init_default_scope
 from mmaqd.analysis import iterate_batches
 from mmaqd.analysis.macs import image_channels
 from mmaqd.functional import check_bit_width
-from mmaqd.quantizers import calibrate
+from mmaqd.quantizers.calibration import check_data
 
 from ..report import LayerQuantization, quantization_table
 from .images import random_batch
@@ -59,7 +59,7 @@ class QuantizedConfig:
     @property
     def summary(self) -> str:
         """What was decided, in a few lines."""
-        lines = [f'{rule.count:5} {rule.what}: {rule.why}' for rule in self.plan.rules]
+        lines = [f'{rule.count:5} {rule.what}. {rule.why}' for rule in self.plan.rules]
         shares = ', '.join(f'{"float" if bits == FLOAT_BITS else f"{bits} bits"} {share:.1%}'
                            for bits, share in sorted(self.macs_by_bits.items()))
         size = ' x '.join(map(str, self.shape))
@@ -84,7 +84,8 @@ def quantize_config(config: str,
 
     The float detector is built with random weights, none are fetched, and run on a few images, also
     through its loss. What is seen of its layers, such as negative inputs, is written down as rules:
-    nothing is decided again when the config is used. Then the config is built and calibrated.
+    nothing is decided again when the config is used. Then the written config is built and looked
+    at as in calibration.
 
     Args:
         config: Path of a config, or the name of one of MMDetection's, such as
@@ -118,7 +119,7 @@ def quantize_config(config: str,
         with open(out, 'w', encoding='utf-8') as file:
             file.write(text)
         model = _build_written(out)
-        calibrate(model, batches[:1], need_norms=True)
+        check_data(model, batches[:1], need_norms=True)
     rows = quantization_table(model)
     height, width = batches[0]['inputs'][0].shape[-2:]
     return QuantizedConfig(out, plan, rows, _shares(rows, seen), seen.frozen_norms,

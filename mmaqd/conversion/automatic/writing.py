@@ -32,8 +32,7 @@ def config_text(upstream: Upstream, plan: Plan, bits: int, method: Method) -> st
 def _custom_imports(upstream: Upstream) -> str:
     imports = (upstream.cfg.get('custom_imports') or {}).get('imports') or []
     imports = [imports] if isinstance(imports, str) else list(imports)
-    return _text(
-        dict(imports=list(dict.fromkeys([*imports, 'mmaqd'])), allow_failed_imports=False))
+    return _text(dict(imports=list(dict.fromkeys([*imports, 'mmaqd'])), allow_failed_imports=False))
 
 
 def _model(upstream: Upstream, plan: Plan) -> str:

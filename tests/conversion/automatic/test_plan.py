@@ -72,10 +72,7 @@ def test_an_image_that_is_divided_gets_eight_signed_bits():
 @pytest.mark.parametrize('signed, default', [(1, False), (4, True)])
 def test_the_sign_that_needs_fewer_rules_is_the_default(signed, default):
     names = ['a.one', 'b.two', 'c.three', 'd.four', 'e.five']
-    layers = {
-        name: conv(can_be_negative=number < signed)
-        for number, name in enumerate(names)
-    }
+    layers = {name: conv(can_be_negative=number < signed) for number, name in enumerate(names)}
     block = plan(layers)
     assert block['input_quantizer'].get('signed', False) is default
     assert len(block['rules']) == 1

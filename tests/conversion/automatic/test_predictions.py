@@ -43,8 +43,10 @@ def test_the_layers_behind_which_nothing_weighs_the_outputs_predict():
                                                (torch.full((1, 3, 2, 2), .5), False)])
 def test_the_layer_that_gets_the_image_is_the_first(image, is_integer):
     model, trace = traced(image)
-    assert {next(iter(names(model, [layer]))): flag for layer, flag in trace.first.items()} == dict(
-        stem=is_integer)
+    assert {
+        next(iter(names(model, [layer]))): flag
+        for layer, flag in trace.first.items()
+    } == dict(stem=is_integer)
 
 
 def test_a_relu_in_front_is_seen():

@@ -47,9 +47,8 @@ def test_frozen_norms_and_necks_without_any():
         cfg['neck'].update(norm_cfg=None, act_cfg=None)
 
     result = seen(change)
-    assert names(result, 'has_trained_norm') == {
-        'bbox_head.cls_convs.0.conv', 'bbox_head.reg_convs.0.conv'
-    }
+    assert names(
+        result, 'has_trained_norm') == {'bbox_head.cls_convs.0.conv', 'bbox_head.reg_convs.0.conv'}
     assert result.frozen_norms == 20
     negative = names(result, 'can_be_negative') - {'backbone.conv1'}
     assert {name.split('.')[0] for name in negative} == {'neck', 'bbox_head'}

@@ -31,7 +31,8 @@ _DARKNET = {'model.backbone.widen_factor': 0.125, 'model.backbone.deepen_factor'
 DETECTORS = {
     'RetinaNet': ('retinanet/retinanet_r18_fpn_1x_coco.py', _ONE_STAGE),
     'GFL': ('gfl/gfl_r50_fpn_1x_coco.py', {
-        **_ONE_STAGE, 'model.bbox_head.norm_cfg': dict(type='GN', num_groups=4, requires_grad=True)
+        **_ONE_STAGE, 'model.bbox_head.norm_cfg':
+        dict(type='GN', num_groups=4, requires_grad=True)
     }),
     'YOLOX': ('yolox/yolox_tiny_8xb8-300e_coco.py', {
         **_DARKNET, 'model.neck.in_channels': [32, 64, 128],
@@ -66,12 +67,16 @@ ENDS = {
     'GFL': ({'bbox_head.gfl_cls', 'bbox_head.gfl_reg'}, 'backbone.conv1'),
     'YOLOX': ({
         f'bbox_head.multi_level_conv_{kind}.{level}'
-        for kind in ('cls', 'reg', 'obj') for level in range(3)
+        for kind in ('cls', 'reg', 'obj')
+        for level in range(3)
     }, 'backbone.stem.conv.conv'),
     'RTMDet': ({f'bbox_head.rtm_{kind}.{level}'
-                for kind in ('cls', 'reg') for level in range(3)}, 'backbone.stem.0.conv'),
-    'FasterRCNN': ({'rpn_head.rpn_cls', 'rpn_head.rpn_reg', 'roi_head.bbox_head.fc_cls',
-                    'roi_head.bbox_head.fc_reg'}, 'backbone.conv1'),
+                for kind in ('cls', 'reg')
+                for level in range(3)}, 'backbone.stem.0.conv'),
+    'FasterRCNN': ({
+        'rpn_head.rpn_cls', 'rpn_head.rpn_reg', 'roi_head.bbox_head.fc_cls',
+        'roi_head.bbox_head.fc_reg'
+    }, 'backbone.conv1'),
     'DETR': ({'bbox_head.fc_cls', 'bbox_head.fc_reg'}, 'backbone.conv1'),
 }
 
@@ -96,8 +101,7 @@ def build(result: QuantizedConfig, seed: int = 7) -> tuple[nn.Module, dict]:
     cfg = Config.fromfile(result.path)
     torch.manual_seed(seed)
     classes = cfg.model.get('bbox_head', {}).get('num_classes', 80)
-    batch = random_batch(
-        result.shape[0], num_classes=classes, seed=seed, with_masks=has_masks(cfg))
+    batch = random_batch(result.shape[0], num_classes=classes, seed=seed, with_masks=has_masks(cfg))
     return build_without_download(cfg.model), batch
 
 
@@ -220,9 +224,8 @@ def test_an_option_within_a_list_and_imports_of_the_config_are_kept(tmp_path):
     assert len(new.train_dataloader.dataset.pipeline) == 4 and new.train_dataloader.batch_size == 2
     assert new.model.bbox_head.num_classes == 2 and new.model.neck.type == 'FPN'
     assert new.custom_imports.imports == ['json', 'mmaqd']
-    assert [hook.type for hook in new.custom_hooks] == [
-        'mmaqd.EpochSeedHook', 'mmaqd.InitializeIntervalsHook'
-    ]
+    assert [hook.type for hook in new.custom_hooks
+            ] == ['mmaqd.EpochSeedHook', 'mmaqd.InitializeIntervalsHook']
     assert new.custom_hooks[0].seed_all
 
 

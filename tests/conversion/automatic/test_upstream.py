@@ -35,7 +35,7 @@ def test_options_are_merged():
 @pytest.mark.parametrize('text, message', [
     ("model = dict(type='mmaqd.QuantizedDetector', detector='RetinaNet')", 'is quantized already'),
     ('x = 3', 'no config of a detector'),
-    ("model = dict(type='ResNet', depth=18)", "must be a detector of MMDetection, but got 'ResNet'"),
+    ("model = dict(type='ResNet', depth=18)", "must be a detector of MMDetection, but got 'ResN"),
     ("model = dict(type='NoSuchNet')", "must be a detector of MMDetection, but got 'NoSuchNet'"),
     ("model = dict(type='RetinaNet', detector=dict())", 'has a key model.detector of its own'),
     ('model = dict(', 'can not be read'),
