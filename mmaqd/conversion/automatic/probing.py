@@ -162,32 +162,45 @@ class _Run:
             parameter.requires_grad_()  # frozen layers are to be found in the graph, too
         with batch_statistics(self.model), norms_behind(self.model) as behind:
             with observing(self.model) as called, self.trace, torch.enable_grad():
-                self._outputs_and_loss(batch, is_first)
+                data = self.model.data_preprocessor(batch, training=False)
+                self._outputs(data, is_first)
+                reached = self._loss(data, called)
             frozen = frozen_norms(self.model)
-        self._note_parts(called)
+        self._note_parts(reached)
         for layer, norms in behind.items() if is_first else ():
             for each in self.parts[layer]:
                 each.has_trained_norm = bool(norms) and not norms & frozen
         if not is_first:
             _note_defaults(self.model, self.layers)
 
-    def _outputs_and_loss(self, batch: dict, is_first: bool) -> None:
-        data = self.model.data_preprocessor(batch, training=False)
+    def _outputs(self, data: dict, is_first: bool) -> None:
         self.trace.image = data['inputs']
         with _counting(self.result, is_first, len(data['inputs'])) as run:
             self.trace.ends += [run(self.model, *data.values())]
         self.trace.image = None
-        try:
-            self.trace.ends.append(self.model(**data, mode='loss'))
-        except Exception as error:
-            self.result.loss_failed = f'{type(error).__name__}: {error}'
-            print_log(
-                f'The loss can not be computed on random images: {self.result.loss_failed}. '
-                'Layers that it alone uses stay in float.',
-                'current',
-                level=_WARNING)
 
-    def _note_parts(self, called: set[nn.Module]) -> None:
+    def _loss(self, data: dict, called: set[nn.Module]) -> set[nn.Module]:
+        """Compute the loss, and give the layers that calibration will reach.
+
+        Some heads compute a loss in training mode only. Calibration does not do that, so what the
+        loss alone uses is not reached then, but one sees what predicts.
+        """
+        reached, failed = set(called), ''
+        for trains in (False, True):
+            try:
+                self.trace.ends.append(self.model.train(trains)(**data, mode='loss'))
+                return reached if trains else set(called)
+            except Exception as error:
+                failed = f'{type(error).__name__}: {error}'
+        self.result.loss_failed = failed
+        print_log(
+            f'The loss can not be computed on these images: {failed}. What it alone uses stays in '
+            'float.',
+            'current',
+            level=_WARNING)
+        return reached
+
+    def _note_parts(self, reached: set[nn.Module]) -> None:
         predicting = self.trace.predicting()
         for part, owners in self.parts.items():
             is_negative = part in self.trace.maybe_negative or any(
@@ -195,7 +208,7 @@ class _Run:
                 for each in _modules(getattr(part, role)) if isinstance(each, ActivationQuantizer))
             for layer in owners:
                 layer.has_quantizers = True
-                layer.is_called |= part in called
+                layer.is_called |= part in reached
                 layer.can_be_negative |= is_negative
                 layer.predicts |= part in predicting
                 layer.sees_image |= part in self.trace.first

@@ -107,3 +107,16 @@ def test_a_head_shared_over_the_levels_is_seen_under_each_name():
     result = probe(make, [random_batch(64, 3, NUM_CLASSES)])
     assert result.layers['alias.retina_cls'] == result.layers['bbox_head.retina_cls']
     assert result.layers['alias.retina_cls'].predicts
+
+
+def test_a_loss_in_training_mode_only_will_do(monkeypatch):
+    head = type(build(model_cfg()).bbox_head)
+    loss = head.loss
+
+    def strict(self, *args):
+        assert self.training
+        return loss(self, *args)
+
+    monkeypatch.setattr(head, 'loss', strict, raising=False)
+    result = seen()
+    assert not result.loss_failed and names(result, 'is_called') == set(result.layers)
