@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import os
 import os.path as osp
+import traceback
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -183,7 +184,13 @@ def _look(upstream: Upstream, channels: int, size: Optional[int],
             failed = failed or error
     raise RuntimeError(
         f'{upstream.base}: the float detector does not run on random images of {size or _SIZES} '
-        f'pixels: {type(failed).__name__}: {failed}') from failed
+        f'pixels: {_told(failed)}') from failed
+
+
+def _told(error: Exception) -> str:
+    """An error in a line; where it has no words, the place it comes from."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f'{type(error).__name__}: {str(error) or f"{osp.basename(last.filename)}: {last.line}"}'
 
 
 def _build_written(path: str) -> nn.Module:
