@@ -52,11 +52,11 @@ def prepare(model: nn.Module,
             a bad argument of a quantizer.
         KeyError, TypeError: An unknown type or an unknown key of a quantizer.
     """
-    weighted = weighted_modules(model)
+    weighted = _weighted_modules(model)
     policy = QuantizationPolicy(weight_quantizer, input_quantizer, rules)
     assignments = policy.assign(
         list(weighted), {
-            name: class_names(module)
+            name: [cls.__name__ for cls in type(module).__mro__ if cls not in (nn.Module, object)]
             for name, module in weighted.items()
         })
     names = _first_names(weighted, assignments)
@@ -79,36 +79,13 @@ def prepare(model: nn.Module,
     return model
 
 
-def refusals(model: nn.Module) -> dict[str, str]:
-    """Why modules of a float model can't be quantized: rules must leave these in float.
-
-    Returns:
-        The reason by the name of the module, under each of its names.
-    """
-    readers = weights_read(model)
-    reasons = {
-        name: _reason(module, readers)
-        for name, module in weighted_modules(model).items()
-        if not isinstance(module, _HARMLESS) and _holds_weight(module)
-    }
-    return {name: reason for name, reason in reasons.items() if reason is not None}
-
-
-def weighted_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Modules with a parameter of two or more dimensions, under each of their names.
-
-    They are what rules can select; batch norms are none of them.
-    """
+def _weighted_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules with a parameter of two or more dimensions, under each of their names."""
     return {
         name: module
         for name, module in model.named_modules(remove_duplicate=False)
         if has_weights(module) and not isinstance(module, (_BatchNorm, ParametrizationList))
     }
-
-
-def class_names(module: nn.Module) -> list[str]:
-    """Names of the classes of a module, by which rules select it."""
-    return [cls.__name__ for cls in type(module).__mro__ if cls not in (nn.Module, object)]
 
 
 def _first_names(weighted: dict[str, nn.Module],
@@ -217,3 +194,26 @@ def _replace(model: nn.Module, swapped: dict[nn.Module, QuantConv2d]) -> None:
         for key, child in parent._modules.items():
             if child in swapped:
                 parent._modules[key] = swapped[child]
+
+
+def selectable(model: nn.Module) -> dict[str, list[str]]:
+    """The names of a float model's modules that rules select, each with its names of classes."""
+    return {
+        name: [cls.__name__ for cls in type(module).__mro__ if cls not in (nn.Module, object)]
+        for name, module in _weighted_modules(model).items()
+    }
+
+
+def refusals(model: nn.Module) -> dict[str, str]:
+    """Why modules of a float model can't be quantized: rules must leave these in float.
+
+    Returns:
+        The reason by the name of the module, under each of its names.
+    """
+    readers = weights_read(model)
+    reasons = {
+        name: _reason(module, readers)
+        for name, module in _weighted_modules(model).items()
+        if not isinstance(module, _HARMLESS) and _holds_weight(module)
+    }
+    return {name: reason for name, reason in reasons.items() if reason is not None}

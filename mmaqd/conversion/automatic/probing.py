@@ -15,7 +15,7 @@ from mmaqd.quantizers.batch_statistics import batch_statistics, frozen_norms
 from mmaqd.quantizers.calibration import observing
 from mmaqd.quantizers.lost_scale import norms_behind
 
-from ..prepare import class_names, prepare, refusals, weighted_modules
+from ..prepare import prepare, refusals, selectable
 from .predictions import Trace
 
 _FLOAT = dict(weight_quantizer=None, input_quantizer=None)
@@ -101,8 +101,8 @@ def probe(build: Callable[[], nn.Module], batches: Sequence[dict]) -> Probe:
 def _layers(model: nn.Module) -> dict[str, Layer]:
     reasons = refusals(model)
     layers = {
-        name: Layer(class_names(module), reasons.get(name, ''))
-        for name, module in weighted_modules(model).items()
+        name: Layer(classes, reasons.get(name, ''))
+        for name, classes in selectable(model).items()
     }
     if not layers:
         raise ValueError(f'{type(model).__name__} has no layer that could be quantized.')
