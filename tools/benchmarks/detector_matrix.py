@@ -14,12 +14,13 @@ import time
 from fnmatch import fnmatch
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from detector_row import detector_row
 
 from mmaqd.demo.stages import write_json
 from mmaqd.engine.command_line import command_line
+from mmaqd.paths import upstream_config_path
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKERS = ('<!-- detector_matrix.py: begin -->', '<!-- detector_matrix.py: end -->')
@@ -75,6 +76,13 @@ DETECTORS = {
     'Mask2Former': 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
 }
 
+# Upstream's config names its teacher by a path in a clone of MMDetection.
+OPTIONS = {
+    'LD': {
+        'model.teacher_config': upstream_config_path('gfl/gfl_r101_fpn_ms-2x_coco.py')
+    },
+}
+
 
 def make_rows(wanted: Sequence[str], folder: Path, anew: bool = False) -> dict[str, dict]:
     """The rows of detectors, made where they are not there yet; a crash is a row, too.
@@ -92,7 +100,7 @@ def make_rows(wanted: Sequence[str], folder: Path, anew: bool = False) -> dict[s
     for number, name in enumerate(wanted, 1):
         file = folder / f'{name.replace(" ", "_")}.json'
         if anew or not file.exists():
-            _make_row(DETECTORS[name], file)
+            _make_row(DETECTORS[name], file, OPTIONS.get(name))
             made += 1
         rows[name] = json.loads(file.read_text())
         left = (time.monotonic() - start) / max(made, 1) * (len(wanted) - number)
@@ -140,9 +148,9 @@ def update(document: Path, text: str) -> None:
     document.write_text(f'{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}')
 
 
-def _make_row(config: str, file: Path) -> None:
+def _make_row(config: str, file: Path, options: Optional[dict]) -> None:
     """Make a row in a process that is forked, so that nothing is imported anew."""
-    process = get_context('fork').Process(target=_write_row, args=(config, file))
+    process = get_context('fork').Process(target=_write_row, args=(config, file, options))
     process.start()
     process.join(_TIME_LIMIT)
     if process.is_alive():
@@ -153,11 +161,11 @@ def _make_row(config: str, file: Path) -> None:
         write_json(file, dict(config=config, works=[], error=f'crashed ({process.exitcode})'))
 
 
-def _write_row(config: str, file: Path) -> None:
+def _write_row(config: str, file: Path, options: Optional[dict]) -> None:
     with open(file.with_suffix('.log'), 'w') as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        write_json(file, detector_row(config))
+        write_json(file, detector_row(config, options))
 
 
 def _short(text: str, limit: int = 160) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import torch
 import torch.nn as nn
@@ -18,8 +18,17 @@ from mmaqd.quantizers import Quantizer, calibrate
 from mmaqd.registry import MODELS
 
 
-def detector_row(config: str, bits: int = 4, method: str = 'liq') -> dict[str, Any]:
+def detector_row(config: str,
+                 options: Optional[dict] = None,
+                 bits: int = 4,
+                 method: str = 'liq') -> dict[str, Any]:
     """What works of a detector at low bits, step by step until one fails.
+
+    Args:
+        config: Name of one of MMDetection's configs.
+        options: Dotted keys of the config and their new values.
+        bits: Bits of weights and inputs.
+        method: Family of quantizers.
 
     Returns:
         ``exceptions`` (texts), ``macs`` (share by bits), ``multi_level`` (text), ``works`` (the
@@ -29,7 +38,7 @@ def detector_row(config: str, bits: int = 4, method: str = 'liq') -> dict[str, A
     with TemporaryDirectory() as folder, as_in_training():
         start = time.monotonic()
         try:
-            result = quantize_config(config, str(Path(folder, 'low_bit.py')), bits, method)
+            result = quantize_config(config, str(Path(folder, 'low_bit.py')), bits, method, options)
             row['works'].append('config')
             row.update(_described(result))
             _run(Config.fromfile(result.path), result.shape[0], row)
@@ -60,7 +69,7 @@ def _run(cfg: Config, size: int, row: dict[str, Any]) -> None:
     _train_step(model, batch, row)
     row['works'].append('trains')
     feats = []
-    head = getattr(model.eval(), 'bbox_head', nn.Identity())
+    head = getattr(model.eval(), 'bbox_head', None) or nn.Identity()
     handle = head.register_forward_pre_hook(lambda _, inputs: feats.extend(inputs[:1]))
     try:
         with torch.no_grad():

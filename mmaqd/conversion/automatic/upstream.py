@@ -16,6 +16,7 @@ from mmaqd.paths import upstream_config_path
 from mmaqd.registry import MODELS
 
 _UPSTREAM = 'mmdet::'
+_LARGEST = 100.0
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,15 @@ def read_upstream(config: str, options: Optional[dict] = None) -> Upstream:
 
 
 def build_without_download(model: dict) -> nn.Module:
-    """Build a detector of a config whose pretrained weights are left out."""
-    return revert_sync_batchnorm(MODELS.build(_without_weights(deepcopy(model))))
+    """Build a detector of a config whose pretrained weights are left out.
+
+    Its weights are those that torch starts with. A few layers (L2Norm) leave theirs as they find
+    the memory, so they are brought to finite numbers.
+    """
+    built = revert_sync_batchnorm(MODELS.build(_without_weights(deepcopy(model))))
+    for parameter in built.parameters():
+        parameter.data = parameter.data.nan_to_num(0.0).clamp_(-_LARGEST, _LARGEST)
+    return built
 
 
 def num_classes(cfg: Any) -> int:

@@ -2,10 +2,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from mmdet.models.necks.ssd_neck import L2Norm
+from torch import nn
 
 from mmaqd.conversion.automatic.upstream import (build_without_download, has_masks, num_classes,
                                                  read_upstream)
 from mmaqd.paths import config_path, upstream_config_path
+from mmaqd.registry import MODELS
 from tests.helpers.detector import model_cfg
 
 RETINANET = 'retinanet/retinanet_r18_fpn_1x_coco.py'
@@ -82,3 +86,15 @@ def test_what_the_data_need():
     assert has_masks(mask_rcnn) and not has_masks(read_upstream(RETINANET).cfg)
     assert num_classes(dict(a=dict(num_classes=80), b=[dict(num_classes=3)])) == 3
     assert num_classes(dict()) == 1
+
+
+def test_memory_as_it_was_found_is_no_weight(monkeypatch):
+    empty = torch.Tensor
+    garbage = torch.tensor([float('nan'), float('inf'), -1e30])
+    monkeypatch.setattr(torch, 'Tensor', lambda *_: garbage.clone())
+    try:
+        layer = L2Norm(3)
+    finally:
+        monkeypatch.setattr(torch, 'Tensor', empty)
+    monkeypatch.setattr(MODELS, 'build', lambda _: nn.Sequential(layer))
+    assert build_without_download({})[0].weight.tolist() == [0.0, 100.0, -100.0]

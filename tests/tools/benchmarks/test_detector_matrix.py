@@ -60,7 +60,8 @@ def test_the_document_around_the_table_stays(tmp_path):
 def test_a_crash_is_a_row_and_rows_are_made_once(monkeypatch, tmp_path, capsys):
     made = []
 
-    def row(config):
+    def row(config, options):
+        assert options is None
         if config == 'bad.py':
             os._exit(11)
         return dict(DONE, config=config)
@@ -73,7 +74,7 @@ def test_a_crash_is_a_row_and_rows_are_made_once(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(detector_matrix, '_make_row', lambda *given: made.append(given))
     assert make_rows(['A B', 'C'], tmp_path / 'rows') == rows and not made
     make_rows(['C'], tmp_path / 'rows', anew=True)
-    assert [config for config, _ in made] == ['good.py']
+    assert [config for config, *_ in made] == ['good.py']
 
 
 def test_a_detector_that_can_not_be_quantized_says_why():
@@ -91,7 +92,8 @@ def test_the_whole_row_of_a_small_detector():
 
 
 def test_the_command_line(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(detector_matrix, 'detector_row', lambda config: dict(DONE, config=config))
+    monkeypatch.setattr(detector_matrix, 'detector_row',
+                        lambda config, _: dict(DONE, config=config))
     monkeypatch.setattr(sys, 'argv', ['x', 'YOLOX*', '--out', str(tmp_path)])
     detector_matrix.main()
     assert {path.stem for path in tmp_path.glob('*.json')} == {'YOLOX-tiny', 'YOLOX-nano'}
