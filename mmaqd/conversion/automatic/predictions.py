@@ -75,7 +75,7 @@ class Trace:
 
     def _look(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         x = next(tensors(inputs), None)
-        if x is not None and x.grad_fn is not None and not self._never_negative(x.grad_fn):
+        if x is not None and (x.grad_fn is None or not self._never_negative(x.grad_fn)):
             self.maybe_negative.add(layer)
         if self.image is None or x is None or not x.is_floating_point():
             return

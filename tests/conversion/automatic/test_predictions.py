@@ -51,7 +51,7 @@ def test_the_layer_that_gets_the_image_is_the_first(image, is_integer):
 
 def test_a_relu_in_front_is_seen():
     model, trace = traced(torch.rand(1, 3, 2, 2))
-    assert names(model, trace.maybe_negative) == {'box', 'refined'}
+    assert names(model, trace.maybe_negative) == {'stem', 'box', 'refined'}
 
 
 @pytest.mark.parametrize('operator, can_be_negative', [
@@ -62,6 +62,7 @@ def test_a_relu_in_front_is_seen():
     (lambda x: nn.functional.silu(x).mean((2, 3), keepdim=True) + 9, True),
     (lambda x: x.relu() - x.sigmoid(), True),
     (lambda x: x, True),
+    (lambda x: x.relu().detach(), True),
 ])
 def test_what_comes_out_of_operators(operator, can_be_negative):
     first, second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
