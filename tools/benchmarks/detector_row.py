@@ -69,7 +69,8 @@ def _run(cfg: Config, size: int, row: dict[str, Any]) -> None:
     _train_step(model, batch, row)
     row['works'].append('trains')
     feats = []
-    head = getattr(model.eval(), 'bbox_head', None) or nn.Identity()
+    model.eval()
+    head = getattr(model, 'bbox_head', None) or nn.Identity()
     handle = head.register_forward_pre_hook(lambda _, inputs: feats.extend(inputs[:1]))
     try:
         with torch.no_grad():

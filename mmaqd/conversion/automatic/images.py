@@ -46,6 +46,7 @@ def _sample(size: int, num_classes: int, index: int, with_masks: bool) -> DetDat
             img_shape=shape,
             ori_shape=shape,
             scale_factor=(1.0, 1.0),
+            border=(0.0, float(size), 0.0, float(size)),  # what CenterNet's pipeline adds
             flip=False,
             flip_direction=None))
     boxes = (torch.tensor(_BOXES) * size).round()

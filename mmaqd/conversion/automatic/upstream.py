@@ -16,7 +16,7 @@ from mmaqd.paths import upstream_config_path
 from mmaqd.registry import MODELS
 
 _UPSTREAM = 'mmdet::'
-_LARGEST = 100.0
+_STD_OF_ZEROS = 0.01
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,14 @@ def read_upstream(config: str, options: Optional[dict] = None) -> Upstream:
 def build_without_download(model: dict) -> nn.Module:
     """Build a detector of a config whose pretrained weights are left out.
 
-    Its weights are those that torch starts with. A few layers (L2Norm) leave theirs as they find
-    the memory, so they are brought to finite numbers.
+    It gets the weights that a training from scratch starts with. Those that are zero there, and are
+    not once they are trained, are drawn at random, so that something passes them.
     """
     built = revert_sync_batchnorm(MODELS.build(_without_weights(deepcopy(model))))
+    built.init_weights()
     for parameter in built.parameters():
-        parameter.data = parameter.data.nan_to_num(0.0).clamp_(-_LARGEST, _LARGEST)
+        if parameter.dim() >= 2 and not parameter.any():
+            nn.init.normal_(parameter, std=_STD_OF_ZEROS)
     return built
 
 
