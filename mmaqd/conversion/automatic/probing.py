@@ -158,8 +158,6 @@ class _Run:
         return [*self.parts, *refused]
 
     def on(self, batch: dict, is_first: bool) -> None:
-        for parameter in self.model.parameters():
-            parameter.requires_grad_()  # frozen layers are to be found in the graph, too
         with batch_statistics(self.model), norms_behind(self.model) as behind:
             with observing(self.model) as called, self.trace, torch.enable_grad():
                 data = self.model.data_preprocessor(batch, training=False)
@@ -174,6 +172,7 @@ class _Run:
             _note_defaults(self.model, self.layers)
 
     def _outputs(self, data: dict, is_first: bool) -> None:
+        self._let_gradients_flow()
         self.trace.image = data['inputs']
         with _counting(self.result, is_first, len(data['inputs'])) as run:
             self.trace.ends += [run(self.model, *data.values())]
@@ -189,6 +188,7 @@ class _Run:
         for trains in (False, True):
             try:
                 self.model.train(trains)  # which gives no model for distilling detectors
+                self._let_gradients_flow()
                 self.trace.ends.append(self.model(**data, mode='loss'))
                 return reached if trains else set(called)
             except Exception as error:
@@ -200,6 +200,11 @@ class _Run:
             'current',
             level=_WARNING)
         return reached
+
+    def _let_gradients_flow(self) -> None:
+        """Frozen stages are to be seen in the graph, too; train() and eval() freeze them again."""
+        for parameter in self.model.parameters():
+            parameter.requires_grad_()
 
     def _note_parts(self, reached: set[nn.Module]) -> None:
         predicting = self.trace.predicting()

@@ -55,6 +55,12 @@ def test_frozen_norms_and_necks_without_any():
     assert 'neck.fpn_convs.0.conv' in negative
 
 
+def test_frozen_stages_are_seen_as_the_others():
+    result = seen(lambda cfg: cfg['backbone'].update(frozen_stages=2))
+    assert names(result, 'can_be_negative') == {'backbone.conv1'}
+    assert len(names(result, 'has_trained_norm')) < len(result.layers) - 2
+
+
 def test_work_is_that_of_one_image():
     one, two = seen(images=1), seen(images=2)
     assert one.macs == two.macs
