@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Optional
 
 SCRIPTS = {
+    'quantize-config': 'quantize_config.py',
     'train': 'train.py',
     'test': 'test.py',
     'image-demo': 'image_demo.py',

@@ -11,6 +11,8 @@ from .table import Command, Table
 TABLE = Table(
     'Low-bit object detectors for MMDetection 3.x, by config alone.', {
         'From a float detector to a low-bit one': (
+            Command('quantize-config', 'mmaqd.cli.quantize_config',
+                    'Write the low-bit config of any detector from its float one.'),
             Command('train', 'mmaqd.cli.train',
                     'Train the detector of a config, float or low-bit.'),
             Command('test', 'mmaqd.cli.test', 'Evaluate a checkpoint, or an exported file.'),

@@ -225,3 +225,26 @@ def _replace(model: nn.Module, swapped: Mapping[nn.Module, nn.Module]) -> None:
         for key, child in parent._modules.items():
             if child in swapped:
                 parent._modules[key] = swapped[child]
+
+
+def selectable(model: nn.Module) -> dict[str, list[str]]:
+    """The names of a float model's modules that rules select, each with its names of classes."""
+    return {
+        name: [cls.__name__ for cls in type(module).__mro__ if cls not in (nn.Module, object)]
+        for name, module in _weighted_modules(model).items()
+    }
+
+
+def refusals(model: nn.Module) -> dict[str, str]:
+    """Why modules of a float model can't be quantized: rules must leave these in float.
+
+    Returns:
+        The reason by the name of the module, under each of its names.
+    """
+    readers = weights_read(model)
+    reasons = {
+        name: _reason(module, readers)
+        for name, module in _weighted_modules(model).items()
+        if not isinstance(module, _HARMLESS) and _holds_weight(module)
+    }
+    return {name: reason for name, reason in reasons.items() if reason is not None}

@@ -50,17 +50,42 @@ def calibrate(model: nn.Module,
             error, which is a ValueError and an UninitializedIntervalError.
         ValueError: NaN or infinity among the data; weights of zeros that would not stay zero.
     """
-    with batch_statistics(model), norms_behind(model) as behind:
-        watch = _Watch(model, lambda: describe_lost_scales(model, behind, need_norms))
-        with watch:
-            if watch.watched:
-                _run_all(model, batches, run, watch)
+    watch = _watch(model, batches, run, need_norms, starts=True)
     check_zero_weights(model, watch.watched)
     pending = watch.pending
     for quantizer in pending:
         for parameter in quantizer.parameters():
             all_reduce(parameter.data, op='mean')
     return len(pending)
+
+
+@torch.no_grad()
+def check_data(model: nn.Module,
+               batches: Iterable[Any],
+               run: Optional[Callable[[nn.Module, Any], Any]] = None,
+               need_norms: bool = False) -> None:
+    """Look for the faults that :func:`calibrate` would find in the data, and start nothing.
+
+    Args:
+        model: A model with quantizers.
+        batches: As for :func:`calibrate`, as is the rest.
+        run: How a batch goes through the model.
+        need_norms: Whether weights that get another scale need a norm behind them.
+
+    Raises:
+        CalibrationError, ValueError: As :func:`calibrate`, but not for weights of zeros.
+    """
+    _watch(model, batches, run, need_norms, starts=False)
+
+
+def _watch(model: nn.Module, batches: Iterable[Any], run: Optional[Callable], need_norms: bool,
+           starts: bool) -> _Watch:
+    with batch_statistics(model), norms_behind(model) as behind:
+        watch = _Watch(model, lambda: describe_lost_scales(model, behind, need_norms), starts)
+        with watch:
+            if watch.watched:
+                _run_all(model, batches, run, watch)
+    return watch
 
 
 @contextmanager
@@ -81,13 +106,32 @@ def calibrating(model: nn.Module) -> Iterator[list[Quantizer]]:
         yield watch.pending
 
 
+@contextmanager
+def observing(model: nn.Module) -> Iterator[set[nn.Module]]:
+    """Let the fresh quantizers of ``model`` look at their data, start none and complain of nothing.
+
+    Inside the block they pass their input on unchanged, and afterwards they are as before, but for
+    what they know of their data (:attr:`ActivationQuantizer.lowest`).
+
+    Yields:
+        The layers that were called so far.
+    """
+    with _Watch(model, starts=False, judges=False) as watch:
+        yield watch.called
+
+
 class _Watch:
     """Lets quantizers look at their data within a block, and says what is wrong at its end."""
 
-    def __init__(self, model: nn.Module, more_faults: Callable[[], list[str]] = list) -> None:
+    def __init__(self,
+                 model: nn.Module,
+                 more_faults: Callable[[], list[str]] = list,
+                 starts: bool = True,
+                 judges: bool = True) -> None:
         quantizers = [module for module in model.modules() if isinstance(module, Quantizer)]
         self.model = model
         self.more_faults = more_faults
+        self.starts, self.judges = starts, judges
         self.pending = [each for each in quantizers if not bool(each.initialized)]
         self.watched = [each for each in quantizers if each.is_fresh or each in self.pending]
         self.called: set[nn.Module] = set()
@@ -113,13 +157,15 @@ class _Watch:
             handle.remove()
         for quantizer in self.watched:
             quantizer.calibrating = quantizer.collecting = False
-        if error_type is None:
+        if error_type is None and self.judges:
             self._finish()
 
     def _finish(self) -> None:
         faults = describe(self.model, self.watched, self.called) + self.more_faults()
         if faults:
             raise CalibrationError('\n'.join(faults))
+        if not self.starts:
+            return
         for quantizer in self.pending:
             quantizer.initialize()
         for quantizer in self.watched:
