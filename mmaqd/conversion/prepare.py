@@ -229,9 +229,10 @@ def _replace(model: nn.Module, swapped: Mapping[nn.Module, nn.Module]) -> None:
 
 def selectable(model: nn.Module) -> dict[str, list[str]]:
     """The names of a float model's modules that rules select, each with its names of classes."""
+    weighted = _weighted_modules(model)
     return {
-        name: [cls.__name__ for cls in type(module).__mro__ if cls not in (nn.Module, object)]
-        for name, module in _weighted_modules(model).items()
+        name: _types(target, name, weighted)
+        for name, target in weighted.items() if not is_attention(target)
     }
 
 
@@ -243,8 +244,8 @@ def refusals(model: nn.Module) -> dict[str, str]:
     """
     readers = weights_read(model)
     reasons = {
-        name: _reason(module, readers)
-        for name, module in _weighted_modules(model).items()
-        if not isinstance(module, _HARMLESS) and _holds_weight(module)
+        name: why_not(target, readers)
+        for name, target in _weighted_modules(model).items()
+        if not isinstance(target, (Projection, *_HARMLESS)) and _holds_weight(target)
     }
     return {name: reason for name, reason in reasons.items() if reason is not None}
