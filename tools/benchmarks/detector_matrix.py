@@ -18,8 +18,8 @@ from typing import Any, Mapping, Optional, Sequence
 
 from detector_row import detector_row
 
+from mmaqd.cli.command_line import command_line
 from mmaqd.demo.stages import write_json
-from mmaqd.engine.command_line import command_line
 from mmaqd.paths import upstream_config_path
 
 ROOT = Path(__file__).resolve().parents[2]
