@@ -60,12 +60,16 @@ class Stack(NamedTuple):
 
 
 TORCH = Package('torch', Range('2.1'))
-OPENMMLAB = Stack('OpenMMLab', Package('mmengine', Range('0.10', '1.0')),
-                  Package('mmcv', Range('2.0.0', '2.2.0')),
-                  Package('mmdet', Range('3.0.0', '4.0.0')))
-ONEDL = Stack('onedl', Package('onedl-mmengine', Range('0.10.12', '1.0')),
-              Package('onedl-mmcv', Range('2.3.6', '2.4')),
-              Package('onedl-mmdetection', Range('3.5.1', '3.6')))
+OPENMMLAB = Stack(
+    owner='OpenMMLab',
+    mmengine=Package('mmengine', Range('0.10', '1.0')),
+    mmcv=Package('mmcv', Range('2.0.0', '2.2.0')),
+    mmdet=Package('mmdet', Range('3.0.0', '4.0.0')))
+ONEDL = Stack(
+    owner='onedl',
+    mmengine=Package('onedl-mmengine', Range('0.10.12', '1.0')),
+    mmcv=Package('onedl-mmcv', Range('2.3.6', '2.4')),
+    mmdet=Package('onedl-mmdetection', Range('3.5.1', '3.6')))
 STACKS = (OPENMMLAB, ONEDL)
 
 
@@ -119,7 +123,7 @@ def _check_operators(stack: Stack) -> None:
     """Raise an ImportError unless the compiled operators of mmcv can be loaded."""
     try:
         importlib.import_module('mmcv.ops')
-    except ImportError as error:
+    except (ImportError, AssertionError) as error:  # an operator that another mmcv's file lacks
         raise ImportError(
             f'mmcv is installed, but its compiled operators cannot be loaded ({error}). It was '
             'built without them or for another torch. Build it again for the torch that is '

@@ -120,6 +120,12 @@ def test_mmcv_without_operators_says_how_to_build_them(monkeypatch, stack, name)
         check_versions()
 
 
+def test_operators_of_another_mmcv_are_to_be_built_again(monkeypatch):
+    _fail_import(monkeypatch, 'mmcv.ops', AssertionError('line_nms_forward miss in module _ext'))
+    with pytest.raises(ImportError, match='line_nms_forward miss.*Build it again'):
+        check_versions()
+
+
 def _fail_import(monkeypatch, module: str, error: Exception) -> None:
     """Let the import of one module fail."""
     real = importlib.import_module

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).resolve().parents[3] / 'tools' / 'dev' / 'setup_env.sh'
 
 def run_setup(folder: Path, **variables: str) -> subprocess.CompletedProcess:
     """Set up an environment in a folder."""
-    env = {**os.environ, 'VENV': str(folder / 'venv'), **variables}
+    env = {**os.environ, 'STACK': '', 'VENV': str(folder / 'venv'), **variables}
     return subprocess.run(['bash', SCRIPT], env=env, text=True, capture_output=True, timeout=60)
 
 
