@@ -1,7 +1,9 @@
 # make demo and make test set up all that they need in $(VENV) first; only the first call takes long.
 # make docs does so in $(DOCS_VENV), which needs neither torch nor mmcv.
 PYTHON ?= python3
-VENV ?= .venv
+# Whose mmcv, mmengine and mmdet: openmmlab, or onedl for the maintained forks; each has its own $(VENV).
+STACK ?= openmmlab
+VENV ?= .venv$(if $(filter-out openmmlab,$(STACK)),-$(STACK))
 DOCS_VENV ?= .venv-docs
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
@@ -40,4 +42,4 @@ $(DOCS_VENV)/requirements.txt: setup.cfg
 	mv $@.new $@
 
 setup:
-	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash tools/dev/setup_env.sh
+	@PYTHON="$(PYTHON)" STACK="$(STACK)" VENV="$(VENV)" bash tools/dev/setup_env.sh

@@ -15,7 +15,8 @@ from tests.helpers.commands import BLOCK, commands_of, parse_tool, script_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SKIPPED = {
-    '.venv', '.venv-docs', '.git', '.mim', 'build', 'dist', 'work_dirs', 'data', '.pytest_cache'
+    '.venv', '.venv-docs', '.venv-onedl', '.git', '.mim', 'build', 'dist', 'work_dirs', 'data',
+    '.pytest_cache'
 }
 DOCUMENTS = sorted(
     path for path in ROOT.rglob('*.md') if not SKIPPED & set(path.relative_to(ROOT).parts))
@@ -85,7 +86,9 @@ def check_pip(words: list[str]) -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / 'setup.cfg')
     extras = [extra for word in words for extra in re.findall(r'mmaqd\[(\w+)\]', word)]
-    assert words[1] == 'install' and set(extras) <= set(config['options.extras_require']), words
+    extras += [extra for word in words for extra in re.findall(r'^\.\[(\w+)\]$', word)]
+    assert words[1] in ('install', 'uninstall'), words
+    assert set(extras) <= set(config['options.extras_require']), words
 
 
 def check_files(words: list[str]) -> None:

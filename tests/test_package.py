@@ -1,7 +1,9 @@
 """What the built packages carry, and what MMEngine finds through the installed one."""
 from __future__ import annotations
 
+import configparser
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,6 +15,7 @@ from mmengine.config import Config
 from mmengine.hub import get_config, get_model
 
 import mmaqd
+from mmaqd.compat.versions import ONEDL, OPENMMLAB
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = 'retinanet/retinanet_r18_fpn_mlbn-w4a4_1x_coco.py'
@@ -73,7 +76,7 @@ def test_wheel_carries_configs_and_tools(source, tmp_path, through_sdist):
     assert script.external_attr >> 16 & 0o111, 'the scripts must stay executable'
 
 
-def test_dependencies_never_bring_torch_or_mmcv(source, tmp_path):
+def test_dependencies_bring_neither_torch_nor_a_stack(source, tmp_path):
     wheel = zipfile.ZipFile(build('wheel', source, tmp_path))
     metadata = wheel.read(next(n for n in wheel.namelist() if n.endswith('METADATA'))).decode()
     required = [
@@ -81,8 +84,24 @@ def test_dependencies_never_bring_torch_or_mmcv(source, tmp_path):
         if line.startswith('Requires-Dist') and 'extra ==' not in line
     ]
     names = {requirement.split('<')[0].split('>')[0] for requirement in required}
-    assert names == {'mmdet', 'mmengine', 'numpy', 'safetensors', 'setuptools'}
+    assert names == {'numpy', 'safetensors', 'setuptools'}
     assert f'Version: {mmaqd.__version__}' in metadata
+
+
+@pytest.mark.parametrize('extra, stack', [('openmmlab', OPENMMLAB), ('onedl', ONEDL),
+                                          ('mim', OPENMMLAB)])
+def test_extras_of_the_stacks_are_what_the_import_accepts(extra, stack):
+    config = configparser.ConfigParser()
+    config.read(ROOT / 'setup.cfg')
+    packages = {stack.mmengine, stack.mmdet} | ({stack.mmcv} if extra == 'mim' else set())
+    listed = [line for line in config['options.extras_require'][extra].split() if line]
+    assert {name_and_numbers(line) for line in listed} == \
+        {name_and_numbers(package.specifier) for package in packages}
+
+
+def name_and_numbers(specifier: str) -> str:
+    """A requirement without the zeros at the end of its versions: 4.0.0 is 4."""
+    return re.sub(r'(\.0)+(?=,|$)', '', specifier)
 
 
 def test_links_of_the_tree_lead_to_its_files():

@@ -1,4 +1,8 @@
-"""Checks at import that the packages mmaqd stands on are there, in a version that it works with."""
+"""Checks at import that the packages mmaqd stands on are there, in a version that it works with.
+
+Two families of distributions give the modules ``mmengine``, ``mmcv`` and ``mmdet``: OpenMMLab's and
+their maintained forks, onedl's. What counts is the module that is imported, whoever brought it.
+"""
 
 from __future__ import annotations
 
@@ -8,72 +12,143 @@ from types import ModuleType
 from typing import NamedTuple
 
 
-class Requirement(NamedTuple):
-    """One package: importable name, versions ``minimum <= v < below``, how to install it."""
+class Range(NamedTuple):
+    """Versions ``minimum <= v < below``; without an upper end if ``below`` is empty."""
 
-    module: str
     minimum: str
-    below: str
-    install: str
+    below: str = ''
+
+    def __contains__(self, version: object) -> bool:
+        found = _numbers(str(version))
+        return _numbers(self.minimum) <= found and (not self.below or found < _numbers(self.below))
+
+    def __str__(self) -> str:
+        return f'>={self.minimum}' + (f',<{self.below}' if self.below else '')
+
+
+class Package(NamedTuple):
+    """A module of a stack: the distribution that brings it, and its versions."""
+
+    distribution: str
+    versions: Range
 
     @property
     def specifier(self) -> str:
-        """The versions as pip writes them, for example ``mmcv>=2.0.0,<2.2.0``."""
-        return f'{self.module}>={self.minimum}' + (f',<{self.below}' if self.below else '')
+        """As pip writes it, for example ``onedl-mmcv>=2.3.6,<2.4``."""
+        return f'{self.distribution}{self.versions}'
 
 
-_INSTALL_MMCV = ('pip install "setuptools<82" wheel ninja && '
-                 'pip install --no-build-isolation "mmcv>=2.0.0,<2.2.0"')
+class Stack(NamedTuple):
+    """Packages that go together: whose they are, and where each module comes from."""
 
-# The order matters: mmdet refuses an unsuitable mmcv by a bare assertion when it is imported.
-REQUIREMENTS = (
-    Requirement('torch', '2.1', '', 'pip install "torch>=2.1"'),
-    Requirement('mmengine', '0.10', '1.0', 'pip install "mmengine>=0.10,<1.0"'),
-    Requirement('mmcv', '2.0.0', '2.2.0', _INSTALL_MMCV),
-    Requirement('mmdet', '3.0.0', '4.0.0', 'pip install "mmdet>=3.0.0,<4.0.0"'),
-)
+    owner: str
+    mmengine: Package
+    mmcv: Package
+    mmdet: Package
+
+    @property
+    def install_mmcv(self) -> str:
+        """How to get mmcv with its operators: compiled for the torch that is there."""
+        return ('pip install "setuptools<82" wheel ninja && '
+                f'pip install --no-build-isolation "{self.mmcv.specifier}"')
+
+    @property
+    def install(self) -> str:
+        """How to get all of it."""
+        return (f'{self.install_mmcv} "{self.mmengine.specifier}" && '
+                f'pip install "{self.mmdet.specifier}"')
+
+
+TORCH = Package('torch', Range('2.1'))
+OPENMMLAB = Stack(
+    owner='OpenMMLab',
+    mmengine=Package('mmengine', Range('0.10', '1.0')),
+    mmcv=Package('mmcv', Range('2.0.0', '2.2.0')),
+    mmdet=Package('mmdet', Range('3.0.0', '4.0.0')))
+ONEDL = Stack(
+    owner='onedl',
+    mmengine=Package('onedl-mmengine', Range('0.10.12', '1.0')),
+    mmcv=Package('onedl-mmcv', Range('2.3.6', '2.4')),
+    mmdet=Package('onedl-mmdetection', Range('3.5.1', '3.6')))
+STACKS = (OPENMMLAB, ONEDL)
 
 
 def check_versions() -> None:
-    """Check every requirement, and that mmcv has its compiled operators.
+    """Check torch, that one stack is there whole, and that mmcv has its compiled operators.
 
     Raises:
-        ImportError: A package is missing, too old or too new, or mmcv was installed without its
-            operators. The message says what was found, what is needed and what to install.
+        ImportError: A package is missing, too old, too new or of the other stack, or mmcv was
+            installed without its operators. The message says what was found, what is needed and
+            what to install.
     """
-    for requirement in REQUIREMENTS:
-        _check(requirement)
+    _check('torch', TORCH)
+    _import('mmengine', _install_either())  # mmcv imports it
+    stack = _stack_of(_import('mmcv', _install_either()))
+    _check('mmengine', stack.mmengine)
+    _check_mmdet(stack)
+    _check_operators(stack)
+
+
+def _check(module: str, package: Package, remark: str = '') -> None:
+    """Raise an ImportError unless the package is there in one of its versions."""
+    install = f'pip install "{package.specifier}"'
+    found = _import(module, install)
+    if found.__version__ not in package.versions:
+        raise ImportError(f'mmaqd needs {module}{package.versions}{remark}, but '
+                          f'{_found(found)}. Install another one: {install}')
+
+
+def _stack_of(mmcv: ModuleType) -> Stack:
+    """The stack that the imported mmcv is of."""
+    for stack in STACKS:
+        if mmcv.__version__ in stack.mmcv.versions:
+            return stack
+    ranges = ' or '.join(f'mmcv{stack.mmcv.versions} of {stack.owner}' for stack in STACKS)
+    raise ImportError(f'mmaqd needs {ranges}, but {_found(mmcv)}. Remove it (pip uninstall -y mmcv '
+                      f'onedl-mmcv), then {_install_either()}')
+
+
+def _check_mmdet(stack: Stack) -> None:
+    """Raise an ImportError unless mmdet is one that goes with the stack's mmcv."""
+    try:
+        _check('mmdet', stack.mmdet, f' beside {stack.owner}\'s mmcv')
+    except AssertionError as error:  # how OpenMMLab's mmdet refuses the mmcv of another stack
+        raise ImportError(
+            f'mmdet does not take the mmcv that is installed ({error}) Have all of one stack; '
+            f'remove mmdet (pip uninstall -y mmdet), then: pip install "{stack.mmdet.specifier}"'
+        ) from None
+
+
+def _check_operators(stack: Stack) -> None:
+    """Raise an ImportError unless the compiled operators of mmcv can be loaded."""
     try:
         importlib.import_module('mmcv.ops')
-    except ImportError as error:
+    except (ImportError, AssertionError) as error:  # an operator that another mmcv's file lacks
         raise ImportError(
             f'mmcv is installed, but its compiled operators cannot be loaded ({error}). It was '
             'built without them or for another torch. Build it again for the torch that is '
-            'installed: pip uninstall -y mmcv mmcv-lite && '
-            f'{_INSTALL_MMCV.replace("--no-build", "--no-cache-dir --no-build")}') from error
+            f'installed: pip uninstall -y mmcv mmcv-lite onedl-mmcv && '
+            f'{stack.install_mmcv.replace("--no-build", "--no-cache-dir --no-build")}') from error
 
 
-def _check(requirement: Requirement) -> None:
-    """Raise an ImportError unless the requirement is met."""
+def _import(module: str, install: str) -> ModuleType:
+    """Import a module, or raise an ImportError that says how to install it."""
     try:
-        module = importlib.import_module(requirement.module)
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != requirement.module:
+        if error.name != module:
             raise
-        raise ImportError(f'mmaqd needs {requirement.specifier}, but {requirement.module} is not '
-                          f'installed. Install it: {requirement.install}') from None
-    if not _suits(module, requirement):
-        raise ImportError(
-            f'mmaqd needs {requirement.specifier}, but {requirement.module} {module.__version__} '
-            f'is installed ({module.__file__}). Install another one: {requirement.install}')
+        raise ImportError(f'mmaqd needs {module}, but {module} is not installed. '
+                          f'Install it: {install}') from None
 
 
-def _suits(module: ModuleType, requirement: Requirement) -> bool:
-    """Whether the version of an imported module is inside the requirement's range."""
-    found = _numbers(module.__version__)
-    if found < _numbers(requirement.minimum):
-        return False
-    return not requirement.below or found < _numbers(requirement.below)
+def _install_either() -> str:
+    """One sentence: what to install for either stack."""
+    return ', or '.join(f'for {stack.owner}\'s: {stack.install}' for stack in STACKS)
+
+
+def _found(module: ModuleType) -> str:
+    return f'{module.__name__} {module.__version__} is installed ({module.__file__})'
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 # Sets up the environment of `make demo` and `make test` in $VENV, or goes on where it stopped.
 #
 #   PYTHON  the interpreter the environment is made with (default python3; 3.10 or newer)
+#   STACK   whose mmcv, mmengine and mmdet: openmmlab (default), or onedl for the maintained forks
 #   VENV    the environment's folder (default .venv)
 #   JOBS    processes that compile mmcv (default: one a core)
 #
@@ -11,15 +12,24 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 PYTHON=${PYTHON:-python3}
+STACK=${STACK:-openmmlab}
 VENV=${VENV:-.venv}
 JOBS=${JOBS:-$(getconf _NPROCESSORS_ONLN)}
 CONSTRAINTS=requirements/constraints.txt
 LOG=$VENV/setup.log
 STAMP=$VENV/setup.stamp
 PIP=("$VENV/bin/python" -m pip --disable-pip-version-check)
+case $STACK in
+    openmmlab) MMCV=mmcv OTHERS=(mmengine mmdet) ;;
+    onedl) MMCV=onedl-mmcv OTHERS=(onedl-mmengine onedl-mmdetection) ;;
+    *)
+        echo "setup: there is no stack $STACK. It is openmmlab, or onedl: make test STACK=onedl" >&2
+        exit 1
+        ;;
+esac
 
 digest() {
-    { cat setup.cfg pyproject.toml "$CONSTRAINTS" tools/dev/setup_env.sh; pwd -P; } | cksum
+    { cat setup.cfg pyproject.toml "$CONSTRAINTS" tools/dev/setup_env.sh; echo "$STACK"; pwd -P; } | cksum
 }
 
 has_compiled_ops() {  # a look at the files: importing torch would take seconds at every call
@@ -54,6 +64,17 @@ check_python() {
     fi
 }
 
+check_stack() {  # the stacks have the same files: one would be laid over the other
+    local other
+    for other in mmcv onedl_mmcv; do
+        [[ $other == "${MMCV/-/_}" ]] && continue
+        compgen -G "$VENV/lib/python*/site-packages/$other-*.dist-info" > /dev/null || continue
+        echo "setup: $VENV has the packages of the other stack. Take another folder, for example:" \
+             "make test STACK=$STACK VENV=.venv-$STACK" >&2
+        exit 1
+    done
+}
+
 make_venv() {
     [[ -x $VENV/bin/python ]] && "$VENV/bin/python" -m pip --version > /dev/null 2>&1 && return
     check_python
@@ -80,9 +101,9 @@ show_compiling() {  # show_compiling PID: ninja writes [3/77] for every file tha
 install_mmcv() {
     local options=()
     has_compiled_ops && "$VENV/bin/python" -c 'import mmcv.ops' >> "$LOG" 2>&1 && return
-    if "${PIP[@]}" show mmcv > /dev/null 2>&1; then
+    if "${PIP[@]}" show "$MMCV" > /dev/null 2>&1; then
         echo "setup: the installed mmcv has no compiled operators for this torch; building it again"
-        "${PIP[@]}" uninstall --yes mmcv >> "$LOG" 2>&1
+        "${PIP[@]}" uninstall --yes "$MMCV" >> "$LOG" 2>&1
         options=(--no-cache-dir)  # the cached wheel would be the same one
     fi
     command -v g++ > /dev/null || {
@@ -93,7 +114,7 @@ install_mmcv() {
     # CFLAGS replaces Python's own flags, so the usual ones are repeated; -g0 halves the time.
     set -m # a process group of its own, so that an interruption ends the compilers too
     CFLAGS='-O2 -g0 -DNDEBUG -fwrapv' MMCV_WITH_OPS=1 MAX_JOBS=$JOBS "${PIP[@]}" install -v \
-        ${options[@]+"${options[@]}"} --no-build-isolation --constraint "$CONSTRAINTS" mmcv \
+        ${options[@]+"${options[@]}"} --no-build-isolation --constraint "$CONSTRAINTS" "$MMCV" \
         >> "$LOG" 2>&1 &
     local pid=$!
     set +m
@@ -110,13 +131,14 @@ if [[ -f $STAMP && $(cat "$STAMP") == "$(digest)" ]] && has_compiled_ops; then
     exit 0
 fi
 make_venv
+check_stack
 : > "$LOG"
 NETWORK='check that pip reaches a package index (pip config list shows which one it asks)'
 step 'torch and the tools that build mmcv' "$NETWORK" \
     "${PIP[@]}" install --constraint "$CONSTRAINTS" torch setuptools wheel ninja
 install_mmcv
 step 'mmengine and mmdet' "$NETWORK" \
-    "${PIP[@]}" install --constraint "$CONSTRAINTS" mmengine mmdet
+    "${PIP[@]}" install --constraint "$CONSTRAINTS" "${OTHERS[@]}"
 step 'mmaqd itself, editable, with what its tests and checks need' "$NETWORK" \
     "${PIP[@]}" install --no-build-isolation --constraint "$CONSTRAINTS" --editable '.[test,lint]'
 step 'checking the installation' "remove the environment: rm -rf $VENV" \

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).resolve().parents[3] / 'tools' / 'dev' / 'setup_env.sh'
 
 def run_setup(folder: Path, **variables: str) -> subprocess.CompletedProcess:
     """Set up an environment in a folder."""
-    env = {**os.environ, 'VENV': str(folder / 'venv'), **variables}
+    env = {**os.environ, 'STACK': '', 'VENV': str(folder / 'venv'), **variables}
     return subprocess.run(['bash', SCRIPT], env=env, text=True, capture_output=True, timeout=60)
 
 
@@ -66,6 +66,39 @@ def test_second_call_has_nothing_to_do(tmp_path):
     assert run_setup(tmp_path).stdout == ''
     (tmp_path / 'venv' / 'setup.stamp').write_text('of other requirements')
     assert 'setup: done' in run_setup(tmp_path).stdout
+
+
+@pytest.mark.parametrize('stack, mmcv, others', [
+    ('openmmlab', 'mmcv', 'mmengine mmdet'),
+    ('onedl', 'onedl-mmcv', 'onedl-mmengine onedl-mmdetection'),
+])
+def test_each_stack_has_its_distributions(tmp_path, stack, mmcv, others):
+    ops = tmp_path / 'venv' / 'lib' / 'python3' / 'site-packages' / 'mmcv' / '_ext.so'
+    ops.parent.mkdir(parents=True)
+    make_program(
+        tmp_path / 'venv' / 'bin' / 'python',
+        f'echo "$*" >> {tmp_path}/calls; case "$*" in *" install -v "*" {mmcv}") touch {ops};; esac'
+    )
+    done = run_setup(tmp_path, JOBS='1', STACK=stack)
+    assert done.returncode == 0, done.stderr
+    calls = (tmp_path / 'calls').read_text().splitlines()
+    assert [call for call in calls if call.endswith(f'constraints.txt {others}')]
+
+
+def test_unknown_stack(tmp_path):
+    done = run_setup(tmp_path, STACK='mmlab')
+    assert done.returncode == 1
+    assert 'there is no stack mmlab' in done.stderr and 'STACK=onedl' in done.stderr
+
+
+@pytest.mark.parametrize('stack, installed', [('onedl', 'mmcv-2.1.0'),
+                                              ('openmmlab', 'onedl_mmcv-2.3.6')])
+def test_environment_of_the_other_stack_is_left_alone(tmp_path, stack, installed):
+    make_program(tmp_path / 'venv' / 'bin' / 'python', f'echo "$*" >> {tmp_path}/calls')
+    (tmp_path / 'venv/lib/python3/site-packages' / f'{installed}.dist-info').mkdir(parents=True)
+    done = run_setup(tmp_path, STACK=stack)
+    assert done.returncode == 1 and 'has the packages of the other stack' in done.stderr
+    assert 'install' not in (tmp_path / 'calls').read_text()
 
 
 def test_mmcv_without_operators_is_built_again_without_the_cache(tmp_path):
