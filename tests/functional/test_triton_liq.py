@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from types import ModuleType
 from typing import Callable, Iterator
@@ -59,13 +60,21 @@ def interpreter() -> Iterator[ModuleType]:
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('TRITON_INTERPRET', '1')
-        # Triton's own functions are interpreted where it is imported so, its C++ part apart.
-        for name in [name for name in sys.modules if name.startswith('triton')]:
-            if not name.startswith('triton._C'):
-                patch.delitem(sys.modules, name)
         patch.setitem(sys.modules, spec.name, module)
+        compiled = take_triton_out()
         spec.loader.exec_module(module)
         yield module
+        take_triton_out()
+        sys.modules.update(compiled)
+
+
+def take_triton_out() -> dict[str, ModuleType]:
+    """The modules of Triton, which is imported anew then; its C++ part, which can't be, stays.
+
+    Its own functions are interpreted where it is imported so.
+    """
+    names = [name for name in sys.modules if re.match(r'triton(\.(?!_C)|$)', name)]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 @pytest.fixture
