@@ -36,7 +36,8 @@ html_theme_options = dict(navigation_with_keys=True)
 html_show_sphinx = False
 
 CONTENTS = {
-    'Start': ['docs/quick_start', 'docs/own_data', 'docs/choosing', 'docs/demo', 'docs/faq'],
+    'Start':
+    ['docs/quick_start', 'docs/stacks', 'docs/own_data', 'docs/choosing', 'docs/demo', 'docs/faq'],
     'Guides': [
         'docs/recipes', 'docs/deployment', 'docs/packed', 'docs/analysis', 'docs/checkpoints',
         'docs/detectors', 'docs/layers', 'docs/refusals', 'docs/ecosystem'

@@ -49,7 +49,7 @@ class Stack(NamedTuple):
     @property
     def install_mmcv(self) -> str:
         """How to get mmcv with its operators: compiled for the torch that is there."""
-        return ('pip install "setuptools<82" wheel ninja && '
+        return ('pip install "setuptools>=80,<82" wheel ninja && '
                 f'pip install --no-build-isolation "{self.mmcv.specifier}"')
 
     @property
