@@ -13,7 +13,7 @@ LAYERS = [{'version', 'paths', 'invocation', 'compat', 'registry'}, {'functional
           {'conversion'}, {'export'}, {'demo'}, {'cli'}, {'__main__'}]
 # These see everything: the package itself, and the module that MMEngine asks for.
 FACADES = {'__init__', 'api', 'utils'}
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 FILES = [path for path in sorted(PACKAGE.rglob('*.py')) if '.mim' not in path.parts]
 
 
@@ -37,7 +37,7 @@ def imported_parts(path: Path) -> set[str]:
 
 
 def test_every_part_has_a_layer():
-    assert {part_of(path) for path in FILES} <= {*LEVEL, *FACADES}
+    assert {part_of(path) for path in FILES} <= {*HEIGHT, *FACADES}
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_every_part_has_a_layer():
 def test_imports_go_down_only(path):
     own = part_of(path)
     others = imported_parts(path) - {own}
-    wrong = {part for part in others if LEVEL.get(part, len(LAYERS)) >= max(LEVEL[own], 1)}
+    wrong = {part for part in others if HEIGHT.get(part, len(LAYERS)) >= max(HEIGHT[own], 1)}
     assert not wrong, f'{path.name} in mmaqd/{own} imports what is not below it: {sorted(wrong)}'
 
 

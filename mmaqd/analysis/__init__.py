@@ -6,8 +6,8 @@ from mmaqd.analysis.intervals import (checkpoint_intervals, logged_intervals, pl
                                       plot_intervals)
 from mmaqd.analysis.level_statistics import (LevelStatistics, level_statistics, level_table,
                                              plot_level_statistics, with_shared_norm)
-from mmaqd.analysis.loading import (build_detector, is_float_checkpoint, iterate_batches,
-                                    load_detector, start_intervals)
+from mmaqd.analysis.loading import (build_detector, initialize_intervals, is_float_checkpoint,
+                                    iterate_batches, load_detector)
 from mmaqd.analysis.macs import count_macs, detector_macs
 from mmaqd.analysis.reports import (report_intervals, report_level_statistics,
                                     report_quantization_noise, report_sensitivity, report_size)
@@ -29,6 +29,6 @@ __all__ = [
     'plot_level_statistics', 'plot_noise', 'plot_sensitivity', 'quantized_layers',
     'quantized_tensors', 'reestimated_norms', 'report_intervals', 'report_level_statistics',
     'report_quantization_noise', 'report_sensitivity', 'report_size', 'sensitivity',
-    'sensitivity_table', 'size_summary', 'size_table', 'stage_of', 'start_intervals',
+    'sensitivity_table', 'size_summary', 'size_table', 'stage_of', 'initialize_intervals',
     'with_shared_norm', 'write_rows', 'with_float_work'
 ]

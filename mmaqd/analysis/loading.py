@@ -59,15 +59,16 @@ def build_detector(config: str | Path,
     return cfg, revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
 
 
-def start_intervals(cfg: Config, model: nn.Module) -> int:
-    """Start the intervals that the checkpoint did not bring, from a few training batches.
+def initialize_intervals(cfg: Config, model: nn.Module) -> int:
+    """Initialize the intervals that the checkpoint did not bring, from a few training batches.
 
     Args:
         cfg (Config): Config with the training data; not read when all intervals have a value.
         model (nn.Module): Its detector.
 
     Returns:
-        int: Number of intervals that were started; 0 for a float model and for the checkpoint of a
+        int: Number of intervals that were initialized; 0 for a float model and for the checkpoint
+            of a
         low-bit one.
     """
     return calibrate(model, iterate_batches(cfg, 'train', _CALIBRATION_BATCHES))

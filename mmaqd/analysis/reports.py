@@ -12,7 +12,7 @@ from mmengine.config import Config
 from .distributions import noise_table, plot_histograms, plot_noise, quantized_tensors
 from .intervals import logged_intervals, plot_interval_history
 from .level_statistics import level_statistics, level_table, plot_level_statistics
-from .loading import is_float_checkpoint, iterate_batches, load_detector, start_intervals
+from .loading import initialize_intervals, is_float_checkpoint, iterate_batches, load_detector
 from .macs import detector_macs
 from .sensitivity import (Score, detection_score, mean_loss, plot_sensitivity, reestimated_norms,
                           sensitivity, sensitivity_table)
@@ -52,7 +52,7 @@ def report_level_statistics(config: _PathLike,
         ValueError: The head has no BN, or ``layers`` matches none.
     """
     cfg, model = load_detector(config, checkpoint, cfg_options, device)
-    start_intervals(cfg, model)
+    initialize_intervals(cfg, model)
     statistics = level_statistics(model, iterate_batches(cfg, split, num_batches))
     shown = _matching(statistics, layers)
     return _write(
@@ -91,7 +91,7 @@ def report_quantization_noise(config: _PathLike,
                               num_batches: Optional[int] = 2,
                               cfg_options: Optional[dict] = None,
                               device: Optional[str] = None) -> list[Path]:
-    """Signal to quantization noise ratio of every layer, and histograms with the levels.
+    """Signal to quantization noise ratio of every layer, and histograms with the grid points.
 
     Args:
         config (str | Path): Config of a low-bit detector.
@@ -110,7 +110,7 @@ def report_quantization_noise(config: _PathLike,
         ValueError: The model has no quantized layer, or ``layers`` matches none.
     """
     cfg, model = load_detector(config, checkpoint, cfg_options, device)
-    start_intervals(cfg, model)
+    initialize_intervals(cfg, model)
     tensors = quantized_tensors(model, iterate_batches(cfg, split, num_batches))
     shown = _matching(tensors, layers)
     return _write(
@@ -137,7 +137,7 @@ def report_sensitivity(config: _PathLike,
     Args:
         config (str | Path): Config of a low-bit detector.
         checkpoint (str | Path): Its checkpoint, or that of its float twin: then the intervals are
-            started from training data.
+            initialized from training data.
         out (str | Path, optional): As for :func:`report_level_statistics`.
         by (str): ``'stage'`` or ``'layer'``.
         groups (Sequence[str]): Shell patterns over the names of the layers, each a group; replaces
@@ -158,7 +158,7 @@ def report_sensitivity(config: _PathLike,
     """
     cfg, model = load_detector(config, checkpoint, cfg_options, device)
     chosen = group_layers(quantized_layers(model), by, groups)
-    start_intervals(cfg, model)
+    initialize_intervals(cfg, model)
     score = _loss_score(cfg, split or 'train', num_batches) if metric is None else detection_score(
         cfg, split or 'test', metric)
     batches = list(iterate_batches(cfg, 'train', num_batches))

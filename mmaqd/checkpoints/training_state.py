@@ -86,7 +86,7 @@ class ResumeCheck(Hook):
             refuse_low_bits_in_float(model, state)
         if own and not quantizer_names(state):
             self._refuse('it is that of a float model, and the model has low bits')
-        anew = [name for name in own if not _is_started(state, name)]
+        anew = [name for name in own if not _is_initialized(state, name)]
         if anew:
             runner.logger.warning(
                 f'{len(anew)} of {len(own)} quantizers have no value in {self.path} and start '
@@ -193,7 +193,7 @@ def _inside(path: Any, folders: list[str]) -> Optional[str]:
     return None
 
 
-def _is_started(state: dict, name: str) -> bool:
+def _is_initialized(state: dict, name: str) -> bool:
     value = state.get(f'{name}.initialized')
     if value is None:  # one for all levels
         value = state.get(f'{name.rpartition(".")[0]}.initialized')

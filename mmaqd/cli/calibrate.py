@@ -1,4 +1,4 @@
-"""Quantize a trained float detector without training: only the intervals are started, from data."""
+"""Quantize a trained float detector without training: only intervals are initialized."""
 from __future__ import annotations
 
 import argparse

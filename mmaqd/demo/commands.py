@@ -16,7 +16,7 @@ _ROOT = Path(__file__).resolve().parents[1] / '.mim'
 _TAIL_LINES = 40
 # What is worth a line of the console: progress, figures, and where the training went on.
 _GIST = re.compile(
-    r'- INFO - (Epoch\(.*|Started \d+ .*|resumed epoch.*|Load checkpoint from.*|Wrote .*)')
+    r'- INFO - (Epoch\(.*|Initialized \d+ .*|resumed epoch.*|Load checkpoint from.*|Wrote .*)')
 
 
 class ToolError(RuntimeError):

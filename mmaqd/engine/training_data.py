@@ -126,17 +126,17 @@ class RepeatedBatches:
             self._to_skip -= 1
             return None
         if self._iterator is None:
-            self._start(self._epoch)
+            self._begin_epoch(self._epoch)
         try:
             return next(self._iterator)
         except StopIteration:
-            self._start(self._epoch + 1)
+            self._begin_epoch(self._epoch + 1)
         batch = next(self._iterator, None)
         if batch is None:
             raise _no_batches()
         return batch
 
-    def _start(self, epoch: int) -> None:
+    def _begin_epoch(self, epoch: int) -> None:
         self._epoch = self.batches.epoch = epoch
         set_epoch(self.batches, epoch)
         self._iterator = iter(self.loader)

@@ -53,7 +53,7 @@ def export_detector(config: str,
     """Write a trained detector as an ONNX file with its decoding, NMS and recipe.
 
     Its input is ``input``, uint8 (N, 3, H, W); its outputs ``dets`` (N, K, 5) and ``labels``
-    (N, K), or the prediction maps with ``raw``. How images are prepared stands in its metadata,
+    (N, K), or the prediction maps with ``raw``. How images are preprocessed stands in its metadata,
     which :mod:`mmaqd.export.runtime` reads.
 
     Args:
@@ -178,7 +178,7 @@ def _renamed(builder: Builder, maps: tuple[tuple[str, ...], ...]) -> tuple[tuple
 
 
 def _recipe(loaded: Loaded, size: Optional[tuple[int, int]]) -> dict[str, Any]:
-    """How images are prepared, and what the file was made of."""
+    """How images are preprocessed, and what the file was made of."""
     cfg, detector = loaded.cfg, loaded.detector
     preprocessor, resize = detector.data_preprocessor, _resize(cfg)
     divisor = int(getattr(preprocessor, 'pad_size_divisor', 1))
@@ -218,7 +218,7 @@ def _resize(cfg: Config) -> dict[str, Any]:
     if found is not None:
         return found
     raise ValueError('The test pipeline of the config has no Resize with a scale, so how images '
-                     'are prepared is not known. Give it one.')
+                     'are preprocessed is not known. Give it one.')
 
 
 def _classes(loaded: Loaded) -> list[str]:

@@ -1,6 +1,6 @@
 """Runs an exported detector: one file that needs numpy, OpenCV, and ONNX Runtime or OpenVINO.
 
-It works copied out of the package; how images are prepared comes from the ONNX file's metadata.
+It works copied out of the package; how images are preprocessed comes from the ONNX file's metadata.
 """
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class Detector:
 
     Attributes:
         recipe: The file's metadata.
-        run: From images (batch, 3, H, W) uint8, prepared, to dets and labels.
+        run: From images (batch, 3, H, W) uint8, resized, to dets and labels.
 
     Raises:
         DetectError: The file is none of ours, or the engine is missing or can't load it.
@@ -252,7 +252,7 @@ class Detector:
         step = self.recipe['batch']
         for start in range(0, len(images), step):
             chunk = images[start:start + step]
-            resized = [self._prepare(image) for image in chunk]
+            resized = [self._resize(image) for image in chunk]
             dets, labels = self.run(self._stack(resized))
             results += [
                 self._restore(*each, score_thr) for each in zip(chunk, resized, dets, labels)
@@ -275,7 +275,7 @@ class Detector:
                               'a larger --size, or shrink it with --fit (fit=True).')
         return self._resized(width, height, fit=True)
 
-    def _prepare(self, image: np.ndarray) -> np.ndarray:
+    def _resize(self, image: np.ndarray) -> np.ndarray:
         """The image resized, in the network's channel order; not padded yet."""
         resized = cv2.resize(image, self.check(image), interpolation=cv2.INTER_LINEAR)
         return resized[..., ::-1] if self.recipe['color'] == 'rgb' else resized

@@ -65,8 +65,8 @@ class AdaptiveConvGeometry(ConvGeometry):
         """Left, right, top, bottom."""
         zeros = []
         for axis in (1, 0):
-            size, kernel = x.shape[2 + axis], weight.shape[2 + axis]
-            reach = (kernel - 1) * self.dilation[axis] + 1
+            size, extent = x.shape[2 + axis], weight.shape[2 + axis]
+            reach = (extent - 1) * self.dilation[axis] + 1
             total = max((-(-size // self.stride[axis]) - 1) * self.stride[axis] + reach - size, 0)
             zeros += [total // 2, total - total // 2]
         return zeros

@@ -1,7 +1,7 @@
 """Kernels compiled into one pass over memory each, where that is switched on.
 
 Quantizing is a handful of elementwise operations, and what they cost is memory traffic. torch's
-compiler makes one loop (on a GPU one Triton kernel) of them, that also converts half precision on
+compiler makes one loop (on a GPU one Triton function) of them, that also converts half precision on
 its way. The numbers are those of the operations one by one, except that sums may be taken in
 another order. The first use compiles for some seconds; later processes find the result on the disk.
 """

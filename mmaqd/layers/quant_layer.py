@@ -123,7 +123,7 @@ class QuantLayer(nn.Module):
         """Within the block the weights must not change; they are quantized once for all calls."""
         if self._shares_weight:
             kept = self._kept_weight()
-            self._shared_weight = self._quantized_weight() if kept is None else kept
+            self._shared_weight = self._fake_quantized_weight() if kept is None else kept
         try:
             yield
         finally:
@@ -136,7 +136,7 @@ class QuantLayer(nn.Module):
         """What the float layer computes from an input and a weight."""
         raise NotImplementedError
 
-    def _quantized_weight(self) -> Tensor:
+    def _fake_quantized_weight(self) -> Tensor:
         return self.weight_quantizer(self.weight)
 
     def _ready_weight(self) -> Tensor:
@@ -146,7 +146,7 @@ class QuantLayer(nn.Module):
         if self.weight_quantizer is None:
             return self.weight
         kept = self._kept_weight() if self._are_ready(self.weight_quantizer) else None
-        return self._quantized_weight() if kept is None else kept
+        return self._fake_quantized_weight() if kept is None else kept
 
     def _kept_weight(self) -> Optional[Tensor]:
         """What evaluation keeps: the quantized weights; None where nothing is kept."""
@@ -159,7 +159,7 @@ class QuantLayer(nn.Module):
         # The contents are compared: a write through `.data`, as EMA does, leaves no other trace.
         if kernel != self.weight_quantizer.kernel or not _same(kept, sources):
             copies = tuple(source.clone() for source in sources)
-            self._kept = self.weight_quantizer.kernel, copies, self._quantized_weight()
+            self._kept = self.weight_quantizer.kernel, copies, self._fake_quantized_weight()
         return self._kept[2]
 
     @property
@@ -212,7 +212,7 @@ class FusedLayer(QuantLayer):
         module without a kernel stands in for a quantizer."""
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
-        weight = self.weight if self.weight_quantizer is None else self._quantized_weight()
+        weight = self.weight if self.weight_quantizer is None else self._fake_quantized_weight()
         return self._operate(x, weight)
 
     def _forward_exported(self, x: Tensor) -> Tensor:

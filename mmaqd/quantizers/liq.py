@@ -58,8 +58,8 @@ class LIQActivationQuantizer(ActivationQuantizer):
 class LIQWeightQuantizer(WeightQuantizer):
     """LIQ of weights: w is clipped to [-v, v] and rounded to v k/n.
 
-    Up to 7 bits k is odd, -n..n with n = 2^b - 1 (no zero level); at 8 bits k is an integer of
-    -127..127 and n = 127, so that the codes fit int8 (narrow range).
+    Up to 7 bits k is odd, -n..n with n = 2^b - 1 (zero is no grid point); at 8 bits k is an integer
+    of -127..127 and n = 127, so that the codes fit int8 (narrow range).
 
     Args:
         bit_width: b, 1 to 8.

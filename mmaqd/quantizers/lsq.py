@@ -151,7 +151,7 @@ class LSQPlusActivationQuantizer(_StepSizeQuantizer, ActivationQuantizer):
     """LSQ+ of a tensor of either sign: x is rounded to s q + beta, q in 0..n.
 
     The fake-quantized tensor is ``codes * scale + offset``, and a conv pads it with the number 0,
-    which is a level only if beta is a multiple of s. The offset is what makes negative numbers
+    which is a grid point only if beta is a multiple of s. The offset is what makes negative numbers
     representable, so there is no option ``signed`` as LSQ has.
 
     Args:
@@ -191,7 +191,7 @@ class LSQPlusActivationQuantizer(_StepSizeQuantizer, ActivationQuantizer):
         lowest = self.offset.detach()
         return torch.maximum(lowest.abs(), (lowest + self.scale * self.qmax).abs())
 
-    def _start_from(self, samples: Tensor) -> None:
+    def _initialize_from(self, samples: Tensor) -> None:
         step_size, offset = least_error_step_size_and_offset(samples[0], self.qmax)
         self.step_size.copy_(step_size)
         self.offset.copy_(offset)

@@ -24,7 +24,7 @@ class WeightQuantizer(StoresCodes, Quantizer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._begin_without_stored_codes()
+        self._add_stored_scale()
 
     @property
     def unscaled_cfg(self) -> dict:

@@ -80,7 +80,7 @@ def test_compiled_kernels_give_the_same_numbers(case: Case, calls: list,
     # LIQ has kernels of its own on a GPU.
     family = type(case.kernel).__name__
     is_compiled = family != 'DoReFaWeightKernel' and (device.type == 'cpu' or 'LIQ' not in family)
-    assert calls == (['_quantize', '_differentiate'] if is_compiled else [])
+    assert calls == (['_fake_quantize', '_differentiate'] if is_compiled else [])
 
 
 def of_one_family(device: torch.device) -> Case:
@@ -94,7 +94,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype, calls: list,
     torch.manual_seed(0)
     x, grad = (torch.randn(SHAPE).to(device, dtype) for _ in range(2))
     check(of_one_family(device), x, grad)
-    assert calls == ['_quantize', '_differentiate']
+    assert calls == ['_fake_quantize', '_differentiate']
 
 
 @needs_compiler
@@ -168,7 +168,7 @@ def test_conv_trains_with_them(calls: list) -> None:
             **kernels)
         y.square().sum().backward()
         gradients.append([y.detach(), *(leaf.grad for leaf in leaves)])
-    assert calls.count('_quantize') == 4 and calls.count('_differentiate') == 2
+    assert calls.count('_fake_quantize') == 4 and calls.count('_differentiate') == 2
     for expected, found in zip(*gradients):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
