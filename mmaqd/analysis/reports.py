@@ -9,6 +9,8 @@ import torch.nn as nn
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
+from mmaqd.models.quantization_table import LayerQuantization
+
 from .distributions import noise_table, plot_histograms, plot_noise, quantized_tensors
 from .intervals import logged_intervals, plot_interval_history
 from .level_statistics import level_statistics, level_table, plot_level_statistics
@@ -16,7 +18,7 @@ from .loading import initialize_intervals, is_float_checkpoint, iterate_batches,
 from .macs import detector_macs
 from .sensitivity import (Score, detection_score, mean_loss, plot_sensitivity, reestimated_norms,
                           sensitivity, sensitivity_table)
-from .size import TableRow, image_size, layer_sizes, size_summary, size_table, with_float_work
+from .size import image_size, layer_sizes, size_summary, size_table, with_float_work
 from .switching import group_layers, quantized_layers
 from .tables import Row, format_rows, write_rows
 
@@ -182,7 +184,7 @@ def report_sensitivity(config: _PathLike,
 
 def report_size(cfg: Config,
                 model: nn.Module,
-                rows: Sequence[TableRow],
+                rows: Sequence[LayerQuantization],
                 out: Optional[_PathLike] = None,
                 shape: Optional[tuple[int, int]] = None) -> list[Path]:
     """Bytes of the weights and bit operations of every layer, beside those of the float twin.
@@ -190,7 +192,7 @@ def report_size(cfg: Config,
     Args:
         cfg (Config): Config of a detector.
         model (nn.Module): The detector.
-        rows (Sequence[TableRow]): Its quantization table.
+        rows (Sequence[LayerQuantization]): Its quantization table.
         out (str | Path, optional): As for :func:`report_level_statistics`.
         shape (tuple[int, int], optional): Height and width of the image in pixels; by default that
             of the config's test pipeline, see :func:`mmaqd.analysis.image_size`.

@@ -18,7 +18,7 @@ from mmengine.utils import track_iter_progress
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmaqd.compat import check_data_files
-from mmaqd.engine.hooks.reestimate_bn_hook import reestimate_batch_norm
+from mmaqd.engine.batch_norm import reestimate_batch_norm
 from mmaqd.quantizers import modes_kept
 
 from .switching import check_layers, only_quantized, quantized_layers

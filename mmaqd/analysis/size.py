@@ -1,38 +1,29 @@
 """Size of the weights and number of bit operations of a detector, from its quantization table.
 
-A row of that table is anything with the attributes ``module``, ``weight_bits``, ``input_bits`` and
-``num_weights``, as :func:`mmaqd.conversion.quantization_table` gives them.
+The table is that of :func:`mmaqd.models.quantization_table.quantization_table`.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping, Protocol, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 from mmengine.config import Config
 
 from mmaqd.engine.pipelines import evaluation_pipeline
+from mmaqd.models.quantization_table import LayerQuantization
 
 _FLOAT_BITS = 32
 _SHOWN = 4
 
 
-class TableRow(Protocol):
-    """What is needed of a row: a layer's name, bits (32 for float) and number of weights."""
-
-    module: str
-    weight_bits: int
-    input_bits: int
-    num_weights: int
-
-
-def packed_weight_bytes(rows: Iterable[TableRow]) -> int:
+def packed_weight_bytes(rows: Iterable[LayerQuantization]) -> int:
     """Bytes that the weights take when each layer's codes are packed without gaps.
 
     The sum over the layers of ceil(num_weights * weight_bits / 8). Biases, normalization and
     intervals are not counted.
 
     Args:
-        rows (Iterable[TableRow]): The quantization table.
+        rows (Iterable[LayerQuantization]): The quantization table.
 
     Returns:
         int: Number of bytes.
@@ -40,11 +31,11 @@ def packed_weight_bytes(rows: Iterable[TableRow]) -> int:
     return sum((row.num_weights * row.weight_bits + 7) // 8 for row in rows)
 
 
-def bit_operations(rows: Iterable[TableRow], macs: Mapping[str, int]) -> int:
+def bit_operations(rows: Iterable[LayerQuantization], macs: Mapping[str, int]) -> int:
     """Bit operations: the sum over the layers of MACs x weight bits x input bits.
 
     Args:
-        rows (Iterable[TableRow]): The quantization table.
+        rows (Iterable[LayerQuantization]): The quantization table.
         macs (Mapping[str, int]): MACs by module name, from :func:`count_macs`.
 
     Returns:
@@ -100,11 +91,11 @@ class LayerSize:
         return self.macs * _FLOAT_BITS**2
 
 
-def layer_sizes(rows: Iterable[TableRow], macs: Mapping[str, int]) -> list[LayerSize]:
+def layer_sizes(rows: Iterable[LayerQuantization], macs: Mapping[str, int]) -> list[LayerSize]:
     """Size and work of every layer.
 
     Args:
-        rows (Iterable[TableRow]): The quantization table.
+        rows (Iterable[LayerQuantization]): The quantization table.
         macs (Mapping[str, int]): MACs by module name, from :func:`count_macs`.
 
     Returns:
@@ -124,15 +115,16 @@ def layer_sizes(rows: Iterable[TableRow], macs: Mapping[str, int]) -> list[Layer
     ]
 
 
-def with_float_work(rows: Iterable[TableRow], macs: Mapping[str, int]) -> list[TableRow]:
+def with_float_work(rows: Iterable[LayerQuantization],
+                    macs: Mapping[str, int]) -> list[LayerQuantization]:
     """The rows, and a row in float for each module that multiplies without weights of its own.
 
     Args:
-        rows (Iterable[TableRow]): The quantization table.
+        rows (Iterable[LayerQuantization]): The quantization table.
         macs (Mapping[str, int]): MACs by module name, of the same model.
 
     Returns:
-        list[TableRow]: Rows for everything in ``macs``.
+        list[LayerQuantization]: Rows for everything in ``macs``.
     """
     table = list(rows)
     known = {row.module for row in table}

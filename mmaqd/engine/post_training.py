@@ -15,7 +15,7 @@ from mmaqd.compat import check_data_files
 from mmaqd.invocation import command
 from mmaqd.quantizers import Quantizer, WeightQuantizer, calibrate
 
-from .hooks.reestimate_bn_hook import reestimate_batch_norm, trained_norms
+from .batch_norm import reestimate_batch_norm, trained_norms
 from .launch import build_runner, load_config
 from .pipelines import evaluation_pipeline, with_pipeline
 from .progress import Progress

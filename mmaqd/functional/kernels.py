@@ -39,13 +39,12 @@ class FakeQuantizeKernel:
     Attributes:
         bit_width: Number of bits of a code.
         axis: The axis with parameters of its own per index; None for one of each.
-        is_compiled: Whether it is compiled (see :func:`mmaqd.functional.compile_kernels`); None for
-            what the process has switched.
+        is_compiled: Whether it is compiled, see :func:`mmaqd.functional.compile_kernels`.
     """
 
     bit_width: int
     axis: Optional[int] = None
-    is_compiled: Optional[bool] = None
+    is_compiled: bool = False
 
     @property
     def grid(self) -> IntegerGrid:
@@ -82,7 +81,7 @@ class FakeQuantizeKernel:
         return x
 
     def compiled(self, on: bool = True) -> FakeQuantizeKernel:
-        """The same kernel, compiled or not whatever the process has switched."""
+        """The same kernel, compiled or not."""
         twin = copy(self)
         twin.__dict__['is_compiled'] = on  # no field: a compiled kernel equals one that is not
         return twin

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from mmaqd.functional import FLOAT, ConvPlan, FakeQuantizeKernel, Geometry
 from mmaqd.functional.blocks import is_compiling, is_exporting
-from mmaqd.quantizers import build_quantizer
+from mmaqd.quantizers import Quantizer, build_quantizer
+
+from .multi_level_quantizer import MultiLevelQuantizer
 
 QuantizerCfg = Union[dict, nn.Module, None]
 
@@ -37,6 +39,8 @@ class _Float:
 
 
 _FLOAT = _Float()
+# Another module in place of a quantizer is called, with the input or the weights.
+_WITH_KERNEL = (Quantizer, MultiLevelQuantizer, _Float)
 
 
 def _same(kept: Sequence[Tensor], sources: Sequence[Tensor]) -> bool:
@@ -168,8 +172,8 @@ class QuantLayer(nn.Module):
         return quantizer is not None and not is_exporting() and self._are_ready(quantizer)
 
     def _are_ready(self, *quantizers: Any) -> bool:
-        """Whether each is one of ours, which has a kernel, and quantizes."""
-        return not any([getattr(quantizer, 'calibrating', True) for quantizer in quantizers])
+        """Whether each is one of ours, which has a kernel, and does not observe."""
+        return all([isinstance(each, _WITH_KERNEL) and not each.calibrating for each in quantizers])
 
     def _set_quantizers(self, weight: QuantizerCfg, inputs: QuantizerCfg) -> None:
         self.weight_quantizer: Optional[nn.Module] = build_quantizer(
