@@ -60,3 +60,15 @@ def test_numerics_know_torch_only(path):
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names.append(node.module)
     assert not [name for name in names if name.startswith('mm') and not name.startswith('mmaqd')]
+
+
+def test_a_folder_is_imported_from_by_a_dot_in_it_and_by_name_elsewhere():
+    wrong = []
+    for path in (path for path in FILES if part_of(path) != 'compat'):
+        folder = '.'.join(['mmaqd', *path.relative_to(PACKAGE).parent.parts])
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                own = not node.level and node.module.rpartition('.')[0] == folder != 'mmaqd'
+                if own or node.level > 1:
+                    wrong.append(f'{path.relative_to(PACKAGE)}:{node.lineno}')
+    assert not wrong

@@ -27,15 +27,15 @@ class QuantizedTensor:
     """What a quantizer was given, after its normalization if it has one, and what it made of it.
 
     Attributes:
-        layer (str): Name of the layer.
-        part (str): ``'weights'`` or ``'inputs'``.
-        bits (int): Bit width.
-        signal (float): Mean square of the values.
-        noise (float): Mean square of what the quantizer changed.
-        values (Tensor): (N,), samples of the values; in steps of the quantizer (``in_steps``) if
+        layer: Name of the layer.
+        part: ``'weights'`` or ``'inputs'``.
+        bits: Bit width.
+        signal: Mean square of the values.
+        noise: Mean square of what the quantizer changed.
+        values: (N,), samples of the values; in steps of the quantizer (``in_steps``) if
             that has a scale for each channel or pyramid level.
-        grid_points (Tensor): (G,), ascending, those that occur, in the unit of ``values``.
-        in_steps (bool): Whether that unit is one step of the quantizer.
+        grid_points: (G,), ascending, those that occur, in the unit of ``values``.
+        in_steps: Whether that unit is one step of the quantizer.
     """
 
     layer: str
@@ -96,11 +96,11 @@ def quantized_tensors(model: nn.Module, batches: Iterable[Any]) -> list[Quantize
     The inputs of a conv that is shared over the pyramid levels are those of all levels together.
 
     Args:
-        model (nn.Module): A detector with quantized layers, whose intervals have values.
-        batches (Iterable[Any]): What its data preprocessor takes.
+        model: A detector with quantized layers, whose intervals have values.
+        batches: What its data preprocessor takes.
 
     Returns:
-        list[QuantizedTensor]: In the order of the layers, the weights before the inputs. There is
+        In the order of the layers, the weights before the inputs. There is
         nothing for inputs that have no quantizer or that no data reached.
 
     Raises:
@@ -133,10 +133,10 @@ def noise_table(tensors: Sequence[QuantizedTensor]) -> list[dict[str, Any]]:
     """A row for each layer with bits and signal to quantization noise ratio (dB) of both parts.
 
     Args:
-        tensors (Sequence[QuantizedTensor]): From :func:`quantized_tensors`.
+        tensors: From :func:`quantized_tensors`.
 
     Returns:
-        list[dict[str, Any]]: Rows for :func:`mmaqd.analysis.format_rows`, None where a layer has no
+        Rows for :func:`mmaqd.analysis.format_rows`, None where a layer has no
         quantizer.
     """
     rows: dict[str, dict[str, Any]] = {}
@@ -159,10 +159,10 @@ def plot_noise(tensors: Sequence[QuantizedTensor]) -> Figure:
     """Draw the signal to quantization noise ratio of each layer: higher is better.
 
     Args:
-        tensors (Sequence[QuantizedTensor]): From :func:`quantized_tensors`.
+        tensors: From :func:`quantized_tensors`.
 
     Returns:
-        Figure: A panel for the weights and one for the inputs.
+        A panel for the weights and one for the inputs.
     """
     layers = list(dict.fromkeys(tensor.layer for tensor in tensors))
     figure = Figure(figsize=(max(6.0, 0.3 * len(layers)), 7.5), layout='tight')
@@ -184,11 +184,11 @@ def plot_histograms(tensors: Sequence[QuantizedTensor]) -> Figure:
     """Draw the histogram of weights and inputs of each layer, with the grid points in it.
 
     Args:
-        tensors (Sequence[QuantizedTensor]): From :func:`quantized_tensors`, of the layers to show,
+        tensors: From :func:`quantized_tensors`, of the layers to show,
             a row for each.
 
     Returns:
-        Figure: To be saved by its ``savefig``.
+        To be saved by its ``savefig``.
 
     Raises:
         ValueError: ``tensors`` is empty.

@@ -23,10 +23,10 @@ def packed_weight_bytes(rows: Iterable[LayerQuantization]) -> int:
     intervals are not counted.
 
     Args:
-        rows (Iterable[LayerQuantization]): The quantization table.
+        rows: The quantization table.
 
     Returns:
-        int: Number of bytes.
+        Number of bytes.
     """
     return sum((row.num_weights * row.weight_bits + 7) // 8 for row in rows)
 
@@ -35,11 +35,11 @@ def bit_operations(rows: Iterable[LayerQuantization], macs: Mapping[str, int]) -
     """Bit operations: the sum over the layers of MACs x weight bits x input bits.
 
     Args:
-        rows (Iterable[LayerQuantization]): The quantization table.
-        macs (Mapping[str, int]): MACs by module name, from :func:`count_macs`.
+        rows: The quantization table.
+        macs: MACs by module name, from :func:`count_macs`.
 
     Returns:
-        int: Number of bit operations; layers that did not run count nothing.
+        Number of bit operations; layers that did not run count nothing.
 
     Raises:
         KeyError: If a module in ``macs`` has no row.
@@ -52,11 +52,11 @@ class LayerSize:
     """Size and work of one layer, and what they are for the same layer in float.
 
     Attributes:
-        module (str): Name in the model.
-        weight_bits (int): Bits of a weight, 32 for float.
-        input_bits (int): Bits of an input value, 32 for float, 8 for the image.
-        num_weights (int): Number of weights, without the bias.
-        macs (int): Multiply-accumulates in a forward pass, 0 for a layer that did not run.
+        module: Name in the model.
+        weight_bits: Bits of a weight, 32 for float.
+        input_bits: Bits of an input value, 32 for float, 8 for the image.
+        num_weights: Number of weights, without the bias.
+        macs: Multiply-accumulates in a forward pass, 0 for a layer that did not run.
     """
 
     module: str
@@ -95,11 +95,11 @@ def layer_sizes(rows: Iterable[LayerQuantization], macs: Mapping[str, int]) -> l
     """Size and work of every layer.
 
     Args:
-        rows (Iterable[LayerQuantization]): The quantization table.
-        macs (Mapping[str, int]): MACs by module name, from :func:`count_macs`.
+        rows: The quantization table.
+        macs: MACs by module name, from :func:`count_macs`.
 
     Returns:
-        list[LayerSize]: In the order of the table.
+        In the order of the table.
 
     Raises:
         KeyError: If a module in ``macs`` has no row.
@@ -120,11 +120,11 @@ def with_float_work(rows: Iterable[LayerQuantization],
     """The rows, and a row in float for each module that multiplies without weights of its own.
 
     Args:
-        rows (Iterable[LayerQuantization]): The quantization table.
-        macs (Mapping[str, int]): MACs by module name, of the same model.
+        rows: The quantization table.
+        macs: MACs by module name, of the same model.
 
     Returns:
-        list[LayerQuantization]: Rows for everything in ``macs``.
+        Rows for everything in ``macs``.
     """
     table = list(rows)
     known = {row.module for row in table}
@@ -138,10 +138,10 @@ def image_size(cfg: Config) -> tuple[int, int]:
     """Height and width of a test image as it enters the detector of a config.
 
     Args:
-        cfg (Config): A config whose test pipeline has a ``Resize`` with a ``scale``.
+        cfg: A config whose test pipeline has a ``Resize`` with a ``scale``.
 
     Returns:
-        tuple[int, int]: The scale of that ``Resize`` (width x height), padded to a multiple of
+        The scale of that ``Resize`` (width x height), padded to a multiple of
         the data preprocessor's ``pad_size_divisor``.
 
     Raises:
@@ -160,10 +160,10 @@ def size_table(layers: Sequence[LayerSize]) -> list[dict[str, Any]]:
     """A row for each layer and one for their total, rows for :func:`mmaqd.analysis.format_rows`.
 
     Args:
-        layers (Sequence[LayerSize]): From :func:`layer_sizes`.
+        layers: From :func:`layer_sizes`.
 
     Returns:
-        list[dict[str, Any]]: Integers, and a share of the MACs in percent; the columns that start
+        Integers, and a share of the MACs in percent; the columns that start
         with ``float`` are those of the float twin.
     """
     all_macs = sum(layer.macs for layer in layers)
@@ -192,10 +192,10 @@ def size_summary(layers: Sequence[LayerSize]) -> str:
     """The totals, how much smaller they are than those of the float twin, and what is in float.
 
     Args:
-        layers (Sequence[LayerSize]): From :func:`layer_sizes`.
+        layers: From :func:`layer_sizes`.
 
     Returns:
-        str: Weights in MB (10^6 bytes) and bit operations in 10^9.
+        Weights in MB (10^6 bytes) and bit operations in 10^9.
     """
     size = sum(layer.weight_bytes for layer in layers)
     float_size = sum(layer.float_weight_bytes for layer in layers)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import os.path as osp
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 import torch
 from mmengine.hooks import CheckpointHook, Hook
@@ -181,7 +181,7 @@ def keep_own_paths(info: dict, runner: Runner) -> None:
                                  if type(each) is int] if isinstance(ids, (list, tuple)) else []
 
 
-def _inside(path: Any, folders: list[str]) -> Optional[str]:
+def _inside(path: Any, folders: list[str]) -> str | None:
     """The path, if it names a checkpoint straight in one of the folders; or such a one there."""
     if not isinstance(path, str) or not path.endswith('.pth'):
         return None

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any, Optional
+from typing import Any
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -20,9 +20,9 @@ from .teacher import add_distillation
 
 
 @MODELS.register_module()
-def QuantizedDetector(detector: Optional[str] = None,
-                      quantization: Optional[dict] = None,
-                      distillation: Optional[dict] = None,
+def QuantizedDetector(detector: str | None = None,
+                      quantization: dict | None = None,
+                      distillation: dict | None = None,
                       **arguments: Any) -> nn.Module:
     """Build an upstream detector and quantize its layers.
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 import torch
 from mmengine.registry import DATA_SAMPLERS
@@ -65,7 +65,7 @@ def set_epoch(batches: Any, epoch: int) -> None:
         sampler.set_epoch(epoch)
 
 
-def fresh_batch_sampler(runner: Runner) -> Optional[BatchSampler]:
+def fresh_batch_sampler(runner: Runner) -> BatchSampler | None:
     """The batch sampler of the training data as it was before anything was taken from it.
 
     Returns:
@@ -116,7 +116,7 @@ class RepeatedBatches:
                 raise _no_batches()
             done -= left_out
             self._epoch += bool(done)
-        self._iterator: Optional[Iterator] = None
+        self._iterator: Iterator | None = None
 
     def __iter__(self) -> RepeatedBatches:
         return self

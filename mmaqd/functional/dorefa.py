@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,7 +93,7 @@ class DoReFaWeightKernel(FakeQuantizeKernel):
     def terms(self, w: Tensor) -> None:
         return None
 
-    def forward(self, w: Tensor, bound: Any = None, dtype: Optional[torch.dtype] = None) -> Tensor:
+    def forward(self, w: Tensor, bound: Any = None, dtype: torch.dtype | None = None) -> Tensor:
         return self.codes(compute_dtype(w)).mul_(self.scale()).to(dtype or w.dtype)
 
     def backward(self,

@@ -8,7 +8,7 @@ serve every family of quantizers, and neither saves more than the input and the 
 from __future__ import annotations
 
 from copy import copy
-from typing import Any, Callable, NamedTuple, Optional, Protocol
+from typing import Any, Callable, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ _COMPUTED_AS_THEY_ARE = (torch.float32, torch.float64)
 class BoundKernel(Protocol):
     """The quantization of one tensor: what :meth:`FakeQuantizeKernel.bind` gives."""
 
-    def fake_quantize(self, x: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
+    def fake_quantize(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The fake-quantized tensor in ``dtype``, by default that of ``x``."""
 
     def gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor) -> tuple[Tensor, ...]:
@@ -43,7 +43,7 @@ class FakeQuantizeKernel:
     """
 
     bit_width: int
-    axis: Optional[int] = None
+    axis: int | None = None
     is_compiled: bool = False
 
     @property
@@ -86,7 +86,7 @@ class FakeQuantizeKernel:
         twin.__dict__['is_compiled'] = on  # no field: a compiled kernel equals one that is not
         return twin
 
-    def offset(self, *parameters: Tensor) -> Optional[Tensor]:
+    def offset(self, *parameters: Tensor) -> Tensor | None:
         """Real value of the code 0, the shape of the scale; None for zero."""
         return None
 
@@ -115,8 +115,8 @@ class FakeQuantizeKernel:
     def forward(self,
                 x: Tensor,
                 *parameters: Tensor,
-                bound: Optional[BoundKernel] = None,
-                dtype: Optional[torch.dtype] = None) -> Tensor:
+                bound: BoundKernel | None = None,
+                dtype: torch.dtype | None = None) -> Tensor:
         """The fake-quantized tensor, of the shape of ``x``.
 
         Args:
@@ -132,7 +132,7 @@ class FakeQuantizeKernel:
                  x: Tensor,
                  fake_quantized: Tensor,
                  *parameters: Tensor,
-                 bound: Optional[BoundKernel] = None) -> tuple[Tensor, ...]:
+                 bound: BoundKernel | None = None) -> tuple[Tensor, ...]:
         """Gradients of ``x``, in its dtype, and of each parameter.
 
         Args:
@@ -166,7 +166,7 @@ class FakeQuantizeKernel:
                        terms: Any,
                        grad: Tensor,
                        x: Tensor,
-                       fake_quantized: Optional[Tensor] = None) -> tuple[Tensor, ...]:
+                       fake_quantized: Tensor | None = None) -> tuple[Tensor, ...]:
         x, computed = compute_dtype(x), compute_dtype(grad)
         if fake_quantized is None:
             fake_quantized = torch.empty_like(x)
@@ -196,7 +196,7 @@ class ByOperations(NamedTuple):
     kernel: FakeQuantizeKernel
     terms: Any
 
-    def fake_quantize(self, x: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
+    def fake_quantize(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         fake_quantized = torch.empty_like(x, dtype=dtype)
         self.kernel._apply(self.kernel._fake_quantize, self.terms, fake_quantized, x)
         return fake_quantized
@@ -217,7 +217,7 @@ class FloatKernel(FakeQuantizeKernel):
     def bind(self, x: Tensor) -> None:
         return None
 
-    def forward(self, x: Tensor, bound: None = None, dtype: Optional[torch.dtype] = None) -> Tensor:
+    def forward(self, x: Tensor, bound: None = None, dtype: torch.dtype | None = None) -> Tensor:
         return x if dtype is None else x.to(dtype)
 
     def backward(self,
@@ -237,7 +237,7 @@ def _total(parts: tuple[Tensor, ...], factor: float) -> Tensor:
     return total if factor == 1 else total * factor
 
 
-def per_channel(values: Tensor, like: Tensor, axis: Optional[int]) -> Tensor:
+def per_channel(values: Tensor, like: Tensor, axis: int | None) -> Tensor:
     """View ``values`` so that it broadcasts over ``like``.
 
     Args:
@@ -252,7 +252,7 @@ def per_channel(values: Tensor, like: Tensor, axis: Optional[int]) -> Tensor:
     return values.view(shape)
 
 
-def dot(x: Tensor, y: Tensor, axis: Optional[int] = None) -> Tensor:
+def dot(x: Tensor, y: Tensor, axis: int | None = None) -> Tensor:
     """Sum of ``x * y`` over all axes but ``axis``. ``x`` may be overwritten."""
     if axis is None:
         return torch.dot(x.reshape(-1), y.reshape(-1))

@@ -6,7 +6,7 @@ it stays positive whatever the optimizer does and can grow again from the floor.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ def features_of_a_sample(x: Tensor) -> int:
     return x.numel() // max(x.shape[0], 1) if x.dim() > 1 else x.numel()
 
 
-def weights_sharing(w: Tensor, axis: Optional[int]) -> int:
+def weights_sharing(w: Tensor, axis: int | None) -> int:
     """N of that factor for weights: how many share a parameter."""
     return w.numel() if axis is None else w.numel() // max(w.shape[axis], 1)
 
@@ -61,7 +61,7 @@ def clipped_gradients(grad: Tensor,
                       fake_quantized: Tensor,
                       low: Tensor,
                       high: Tensor,
-                      axis: Optional[int] = None) -> Tensor:
+                      axis: int | None = None) -> Tensor:
     """Gradients of a quantizer that clips to [low, high].
 
     ``grad`` is overwritten by the gradient of ``x``: itself inside, 0 outside. On a CPU most of the
@@ -90,8 +90,8 @@ class _WeightTerms(NamedTuple):
     interval: Tensor
     spread: Tensor  # the interval, to be broadcast over the weights
     scale: Tensor
-    mean: Optional[Tensor]
-    std: Optional[Tensor]
+    mean: Tensor | None
+    std: Tensor | None
 
 
 class IntervalKernel(FakeQuantizeKernel):
@@ -184,7 +184,7 @@ class LIQWeightKernel(FakeQuantizeKernel):
 
     bit_width: int
     normalize: bool = False
-    axis: Optional[int] = None
+    axis: int | None = None
     gradient_factor: bool = False
     center: bool = True
 
@@ -244,7 +244,7 @@ class LIQWeightKernel(FakeQuantizeKernel):
             grad.div_(terms.std)
         return (total / terms.interval, )
 
-    def _statistics(self, w: Tensor) -> tuple[Optional[Tensor], Optional[Tensor]]:
+    def _statistics(self, w: Tensor) -> tuple[Tensor | None, Tensor | None]:
         if not self.normalize:
             return None, None
         w = compute_dtype(w)
@@ -252,9 +252,9 @@ class LIQWeightKernel(FakeQuantizeKernel):
 
 
 def _shifted(w: Tensor,
-             mean: Optional[Tensor],
-             std: Optional[Tensor],
-             out: Optional[Tensor] = None) -> Tensor:
+             mean: Tensor | None,
+             std: Tensor | None,
+             out: Tensor | None = None) -> Tensor:
     """(w - mean)/std, without what is None."""
     if std is None:
         return w

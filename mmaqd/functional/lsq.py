@@ -6,7 +6,7 @@ the edges of the range the gradient is that of the inside, as autograd takes it 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ class LSQWeightKernel(_StepSizeKernel):
     """
 
     bit_width: int
-    axis: Optional[int] = None
+    axis: int | None = None
 
     @property
     def grid(self) -> IntegerGrid:

@@ -8,7 +8,7 @@ another order. The first use compiles for some seconds; later processes find the
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from .blocks import flattened, is_compiling
 _DEVICES = ('cpu', 'cuda')
 
 
-def compile_kernels(on: bool = True, model: Optional[nn.Module] = None) -> None:
+def compile_kernels(on: bool = True, model: nn.Module | None = None) -> None:
     """Compile the kernels of a model's quantizers, or do so no longer; they are not at first.
 
     A model that is compiled as a whole (``torch.compile(model)``) needs no switch.
@@ -52,7 +52,7 @@ def _with_kernels(model: nn.Module) -> list[nn.Module]:
     ]
 
 
-def flat_for_one_pass(is_compiled: bool, *tensors: Tensor) -> Optional[list[Tensor]]:
+def flat_for_one_pass(is_compiled: bool, *tensors: Tensor) -> list[Tensor] | None:
     """The tensors as vectors for :func:`one_pass`; None where it does not apply.
 
     Args:

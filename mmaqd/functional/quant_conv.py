@@ -7,7 +7,7 @@ anyway) and the parameters are saved; the quantized tensors are computed again i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from .geometry import ConvGeometry, Geometry, OptionalTensors
 from .kernels import FLOAT, BoundKernel, FakeQuantizeKernel
 
-Tensors = Tuple[Tensor, ...]
+Tensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class ConvPlan:
     weight_kernel: FakeQuantizeKernel = FLOAT
 
     def __call__(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Optional[Tensor],
-        input_parameters: Tensors = (),
-        weight_parameters: Tensors = ()
+            self,
+            x: Tensor,
+            weight: Tensor,
+            bias: Tensor | None,
+            input_parameters: Tensors = (),
+            weight_parameters: Tensors = (),
     ) -> Tensor:
         """:func:`quant_conv2d` with this geometry and these kernels."""
         dtype = _conv_dtype(x, weight)
@@ -50,7 +50,7 @@ class ConvPlan:
             Operand(self.input_kernel, x, input_parameters),
             Operand(self.weight_kernel, weight, weight_parameters), bias, dtype)
 
-    def convolve(self, inputs: Operand, weight: Operand, bias: Optional[Tensor],
+    def convolve(self, inputs: Operand, weight: Operand, bias: Tensor | None,
                  dtype: torch.dtype) -> Tensor:
         return self.geometry.forward(
             inputs.fake_quantized(dtype), weight.fake_quantized(dtype),
@@ -66,14 +66,14 @@ class Operand:
                  kernel: FakeQuantizeKernel,
                  x: Tensor,
                  parameters: Tensors,
-                 bound: Optional[BoundKernel] = None) -> None:
+                 bound: BoundKernel | None = None) -> None:
         self.kernel, self.x, self.parameters = kernel, x, parameters
         self.bound = bound or kernel.bind(x, *parameters)
 
     def fake_quantized(self, dtype: torch.dtype) -> Tensor:
         return self.kernel.forward(self.x, *self.parameters, bound=self.bound, dtype=dtype)
 
-    def gradients(self, grad: Optional[Tensor], fake_quantized: Tensor) -> OptionalTensors:
+    def gradients(self, grad: Tensor | None, fake_quantized: Tensor) -> OptionalTensors:
         """Gradients of ``x`` and the parameters, None for each from None.
 
         ``grad``, that of ``fake_quantized``, is overwritten.
@@ -88,7 +88,7 @@ class _QuantConv2d(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: ConvPlan, dtype: torch.dtype, split: int, x: Tensor, weight: Tensor,
-                bias: Optional[Tensor], *parameters: Tensor) -> Tensor:
+                bias: Tensor | None, *parameters: Tensor) -> Tensor:
         inputs = Operand(plan.input_kernel, x, parameters[:split])
         weights = Operand(plan.weight_kernel, weight, parameters[split:])
         ctx.static = plan, dtype, split
@@ -114,7 +114,7 @@ class _QuantConv2d(torch.autograd.Function):
 
 
 def _with_bias(inputs: OptionalTensors, weights: OptionalTensors,
-               bias: Optional[Tensor]) -> OptionalTensors:
+               bias: Tensor | None) -> OptionalTensors:
     """The gradients in the order of the tensors: both operands, the bias, the parameters."""
     return (inputs[0], weights[0], bias, *inputs[1:], *weights[1:])
 
@@ -122,12 +122,12 @@ def _with_bias(inputs: OptionalTensors, weights: OptionalTensors,
 def quant_conv2d(
         x: Tensor,
         weight: Tensor,
-        bias: Optional[Tensor],
+        bias: Tensor | None,
         geometry: ConvGeometry,
         *,
-        input_kernel: Optional[FakeQuantizeKernel] = None,
+        input_kernel: FakeQuantizeKernel | None = None,
         input_parameters: Tensors = (),
-        weight_kernel: Optional[FakeQuantizeKernel] = None,
+        weight_kernel: FakeQuantizeKernel | None = None,
         weight_parameters: Tensors = (),
 ) -> Tensor:
     """conv2d(Q_x(x), Q_w(weight)) + bias.

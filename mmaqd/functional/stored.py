@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -24,8 +23,8 @@ class StoredWeightKernel(FakeQuantizeKernel):
         axis: The axis with a scale per index, None for one scale.
     """
 
-    limits: Tuple[int, int, int]
-    axis: Optional[int] = None
+    limits: tuple[int, int, int]
+    axis: int | None = None
 
     @property
     def grid(self) -> IntegerGrid:

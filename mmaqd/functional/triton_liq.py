@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Callable, Optional
+from typing import Callable
 
 import torch
 from torch import Tensor
@@ -107,11 +107,11 @@ class LIQOnGPU:
 
     grid: IntegerGrid
     interval: Tensor
-    mean: Optional[Tensor] = None
-    std: Optional[Tensor] = None
+    mean: Tensor | None = None
+    std: Tensor | None = None
     factor: float = 1.0
 
-    def fake_quantize(self, x: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
+    def fake_quantize(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The fake-quantized tensor in ``dtype``, by default that of ``x``."""
         out, programs = torch.empty_like(x, dtype=dtype), (_num_programs(x), )
         with torch.cuda.device_of(x):

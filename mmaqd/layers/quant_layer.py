@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional, Sequence, Tuple, Union
+from typing import Any, Iterator, Sequence
 
 import torch
 import torch.nn as nn
@@ -14,14 +14,14 @@ from mmaqd.quantizers import Quantizer, build_quantizer
 
 from .multi_level_quantizer import MultiLevelQuantizer
 
-QuantizerCfg = Union[dict, nn.Module, None]
+QuantizerCfg = dict | nn.Module | None
 
 # The kernel, copies of the weights and the kernel's parameters, and what they were quantized to.
-_Kept = Tuple[Optional[FakeQuantizeKernel], Tuple[Tensor, ...], Optional[Tensor]]
+_Kept = tuple[FakeQuantizeKernel | None, tuple[Tensor, ...], Tensor | None]
 _NOTHING_KEPT: _Kept = (None, (), None)
 
 # Arguments of the geometry, and the plan.
-_NOTHING_PLANNED: Tuple[Optional[tuple], Optional[ConvPlan]] = (None, None)
+_NOTHING_PLANNED: tuple[tuple | None, ConvPlan | None] = (None, None)
 
 
 class _Float:
@@ -72,7 +72,7 @@ class QuantLayer(nn.Module):
     """
 
     weight: Tensor
-    bias: Optional[Tensor]
+    bias: Tensor | None
 
     def __init__(self,
                  *args: Any,
@@ -152,7 +152,7 @@ class QuantLayer(nn.Module):
         kept = self._kept_weight() if self._are_ready(self.weight_quantizer) else None
         return self._fake_quantized_weight() if kept is None else kept
 
-    def _kept_weight(self) -> Optional[Tensor]:
+    def _kept_weight(self) -> Tensor | None:
         """What evaluation keeps: the quantized weights; None where nothing is kept."""
         if self.training or torch.is_grad_enabled() or is_compiling():
             return None
@@ -176,10 +176,10 @@ class QuantLayer(nn.Module):
         return all([isinstance(each, _WITH_KERNEL) and not each.calibrating for each in quantizers])
 
     def _set_quantizers(self, weight: QuantizerCfg, inputs: QuantizerCfg) -> None:
-        self.weight_quantizer: Optional[nn.Module] = build_quantizer(
+        self.weight_quantizer: nn.Module | None = build_quantizer(
             weight, num_channels=self.num_outputs)
-        self.input_quantizer: Optional[nn.Module] = build_quantizer(inputs)
-        self._shared_weight: Optional[Tensor] = None
+        self.input_quantizer: nn.Module | None = build_quantizer(inputs)
+        self._shared_weight: Tensor | None = None
         self._kept = _NOTHING_KEPT
         self._planned = _NOTHING_PLANNED
 

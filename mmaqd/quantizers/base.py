@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping
 
 import torch
 import torch.nn as nn
@@ -61,7 +61,7 @@ class Quantizer(nn.Module):
                  kernel: FakeQuantizeKernel,
                  start: str,
                  start_values: Mapping[str, float],
-                 num_channels: Optional[int] = None) -> None:
+                 num_channels: int | None = None) -> None:
         super().__init__()
         if start not in self.starts:
             raise ValueError(f'{type(self).__name__}: start must be one of {self.starts}, but got '

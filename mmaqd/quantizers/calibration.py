@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Callable, Iterable, Iterator, Optional
+from typing import Any, Callable, Iterable, Iterator
 
 import torch
 import torch.nn as nn
@@ -20,7 +20,7 @@ from .zero_weights import check_zero_weights
 @torch.no_grad()
 def calibrate(model: nn.Module,
               batches: Iterable[Any],
-              run: Optional[Callable[[nn.Module, Any], Any]] = None,
+              run: Callable[[nn.Module, Any], Any] | None = None,
               need_norms: bool = False) -> int:
     """Initialize the quantizers that have no interval yet from a few batches.
 
@@ -108,7 +108,7 @@ class _Watch:
         ]
         return self
 
-    def __exit__(self, error_type: Optional[type], *_: Any) -> None:
+    def __exit__(self, error_type: type | None, *_: Any) -> None:
         for handle in self._handles:
             handle.remove()
         for quantizer in self.watched:
@@ -126,8 +126,7 @@ class _Watch:
             quantizer.is_fresh = False
 
 
-def _run_all(model: nn.Module, batches: Iterable[Any], run: Optional[Callable],
-             watch: _Watch) -> None:
+def _run_all(model: nn.Module, batches: Iterable[Any], run: Callable | None, watch: _Watch) -> None:
     batch = None
     for batch in batches:
         (run or _run_detector)(model, batch)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Mapping, Optional
+from typing import Mapping
 
 from torch import Tensor
 
@@ -94,11 +94,11 @@ class LIQWeightQuantizer(WeightQuantizer):
     def __init__(self,
                  bit_width: int,
                  normalize: bool = True,
-                 axis: Optional[int] = None,
-                 num_channels: Optional[int] = None,
+                 axis: int | None = None,
+                 num_channels: int | None = None,
                  start: str = 'least_error',
                  start_value: float = 1.0,
-                 gradient_factor: Optional[bool] = None,
+                 gradient_factor: bool | None = None,
                  center: bool = True) -> None:
         owner = type(self).__name__
         check_bit_width(bit_width, 1, owner)

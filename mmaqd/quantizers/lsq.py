@@ -1,8 +1,6 @@
 """Learned step size quantization: LSQ, arXiv:1902.08153, and LSQ+, arXiv:2004.09576."""
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -99,8 +97,8 @@ class LSQWeightQuantizer(_StepSizeQuantizer, WeightQuantizer):
 
     def __init__(self,
                  bit_width: int,
-                 axis: Optional[int] = None,
-                 num_channels: Optional[int] = None,
+                 axis: int | None = None,
+                 num_channels: int | None = None,
                  start: str = 'mean',
                  start_value: float = 1.0) -> None:
         owner = type(self).__name__
@@ -133,8 +131,8 @@ class LSQPlusWeightQuantizer(LSQWeightQuantizer):
 
     def __init__(self,
                  bit_width: int,
-                 axis: Optional[int] = None,
-                 num_channels: Optional[int] = None,
+                 axis: int | None = None,
+                 num_channels: int | None = None,
                  start: str = 'three_sigma',
                  start_value: float = 1.0) -> None:
         super().__init__(bit_width, axis, num_channels, start, start_value)

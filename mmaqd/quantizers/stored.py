@@ -1,7 +1,7 @@
 """Quantizers of weights of which only the codes are left, as a packed file has them."""
 from __future__ import annotations
 
-from typing import Mapping, Optional
+from typing import Mapping
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class StoresCodes:
 
     #: Keys that a state of the quantizer may have or lack.
     optional_state = (STORED_SCALE, )
-    stored_scale: Optional[Tensor]
+    stored_scale: Tensor | None
     kernel: FakeQuantizeKernel
 
     def _add_stored_scale(self) -> None:
@@ -98,7 +98,7 @@ class StoresCodes:
         scale = state.get(STORED_SCALE)
         self._take_stored_scale(None if scale is None else scale.detach().clone())
 
-    def _take_stored_scale(self, scale: Optional[Tensor]) -> None:
+    def _take_stored_scale(self, scale: Tensor | None) -> None:
         if scale is not None:
             self.stored_scale = scale.to(self.bits.device)
             self.kernel = self._stored_kernel(scale)

@@ -6,8 +6,6 @@ of its input for the backward pass.
 """
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -37,7 +35,7 @@ def composed_liq_weight(w: Tensor,
                         interval: Tensor,
                         bit_width: int,
                         normalize: bool = False,
-                        axis: Optional[int] = None,
+                        axis: int | None = None,
                         center: bool = True) -> Tensor:
     """LIQ of weights, arXiv:2007.06919: v (2 round(n (clip(w/v, -1, 1) + 1)/2)/n - 1).
 
@@ -80,7 +78,7 @@ def composed_lsq_activation(x: Tensor, step_size: Tensor, bit_width: int) -> Ten
 def composed_lsq_weight(w: Tensor,
                         step_size: Tensor,
                         bit_width: int,
-                        axis: Optional[int] = None) -> Tensor:
+                        axis: int | None = None) -> Tensor:
     """LSQ of weights, arXiv:1902.08153: s round(clip(w/s, -n - 1, n)).
 
     Args:
