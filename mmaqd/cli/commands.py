@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Optional, Sequence
+from typing import Sequence
 
 from mmaqd.version import __version__
 
@@ -39,7 +39,7 @@ TABLE = Table(
     })
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command ``mmaqd`` with these arguments, or those of the process; the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments == ['--version']:

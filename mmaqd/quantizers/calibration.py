@@ -1,8 +1,8 @@
-"""Start the learned parameters of a model's quantizers from data."""
+"""Initialize the learned parameters of a model's quantizers from data."""
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Callable, Iterable, Iterator, Optional
+from typing import Any, Callable, Iterable, Iterator
 
 import torch
 import torch.nn as nn
@@ -20,20 +20,20 @@ from .zero_weights import check_zero_weights
 @torch.no_grad()
 def calibrate(model: nn.Module,
               batches: Iterable[Any],
-              run: Optional[Callable[[nn.Module, Any], Any]] = None,
+              run: Callable[[nn.Module, Any], Any] | None = None,
               need_norms: bool = False) -> int:
-    """Start the quantizers that have no interval yet from a few batches.
+    """Initialize the quantizers that have no interval yet from a few batches.
 
     The batches pass through the model with those quantizers inactive and with BN in the mode that
     training has it in: on statistics of the batch, or frozen by ``norm_eval``, ``frozen_stages`` or
     the like. BN's running statistics stay as they were. Under distributed training the parameters
     are averaged over the processes.
 
-    Quantizers that need no start, as those of PACT and DoReFa, are checked with the same batches,
+    Quantizers that need no data, as those of PACT and DoReFa, are checked with the same batches,
     unless they come from a checkpoint.
 
     Args:
-        model: A model with quantizers. With none to start or to check, no batch is taken.
+        model: A model with quantizers. With none to initialize or to check, no batch is taken.
         batches: What ``run`` takes; a data loader's batches for a detector.
         run: Called as ``run(model, batch)`` for a forward pass. By default the batch goes through
             the detector's data preprocessor and backbone, neck and head, and through its loss too
@@ -42,7 +42,7 @@ def calibrate(model: nn.Module,
             refused where no norm follows. Behind a frozen norm they always are.
 
     Returns:
-        Number of quantizers that were started.
+        Number of quantizers that were initialized.
 
     Raises:
         CalibrationError: A negative value reached a quantizer with unsigned codes, no data reached
@@ -92,15 +92,15 @@ def _watch(model: nn.Module, batches: Iterable[Any], run: Optional[Callable], ne
 def calibrating(model: nn.Module) -> Iterator[list[Quantizer]]:
     """Let the quantizers of ``model`` that have no interval yet observe what passes through.
 
-    Inside the block these quantizers pass their input on unchanged. At its end their parameters
-    start from what they saw. Quantizers that are initialized already quantize as ever; those whose
-    values come from no checkpoint look at their data, too.
+    Inside the block these quantizers pass their input on unchanged. At its end they are
+    initialized from what they saw. Quantizers that are initialized already quantize as ever; those
+    whose values come from no checkpoint look at their data, too.
 
     Yields:
         The quantizers that observe; empty when all are initialized.
 
     Raises:
-        CalibrationError: See :func:`calibrate`; no quantizer is started then.
+        CalibrationError: See :func:`calibrate`; no quantizer is initialized then.
     """
     with _Watch(model) as watch:
         yield watch.pending
@@ -152,7 +152,7 @@ class _Watch:
         ]
         return self
 
-    def __exit__(self, error_type: Optional[type], *_: Any) -> None:
+    def __exit__(self, error_type: type | None, *_: Any) -> None:
         for handle in self._handles:
             handle.remove()
         for quantizer in self.watched:
@@ -172,8 +172,7 @@ class _Watch:
             quantizer.is_fresh = False
 
 
-def _run_all(model: nn.Module, batches: Iterable[Any], run: Optional[Callable],
-             watch: _Watch) -> None:
+def _run_all(model: nn.Module, batches: Iterable[Any], run: Callable | None, watch: _Watch) -> None:
     batch = None
     for batch in batches:
         (run or _run_detector)(model, batch)
