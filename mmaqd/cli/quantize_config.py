@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Optional, Sequence
+from typing import Sequence
 
 from .command_line import command_line
 from .options import add_cfg_options, make_parser
 
 
-def parse_args(argv: Optional[Sequence[str]], prog: Optional[str]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__, prog)
     parser.add_argument('config', help="path of a config, or name of one of MMDetection's")
@@ -29,7 +29,7 @@ def parse_args(argv: Optional[Sequence[str]], prog: Optional[str]) -> argparse.N
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Write the config that the command line asks for."""
     args = parse_args(argv, prog)
     with command_line():

@@ -62,7 +62,7 @@ def calibrate(model: nn.Module,
 @torch.no_grad()
 def check_data(model: nn.Module,
                batches: Iterable[Any],
-               run: Optional[Callable[[nn.Module, Any], Any]] = None,
+               run: Callable[[nn.Module, Any], Any] | None = None,
                need_norms: bool = False) -> None:
     """Look for the faults that :func:`calibrate` would find in the data, and start nothing.
 
@@ -78,7 +78,7 @@ def check_data(model: nn.Module,
     _watch(model, batches, run, need_norms, starts=False)
 
 
-def _watch(model: nn.Module, batches: Iterable[Any], run: Optional[Callable], need_norms: bool,
+def _watch(model: nn.Module, batches: Iterable[Any], run: Callable | None, need_norms: bool,
            starts: bool) -> _Watch:
     with batch_statistics(model), norms_behind(model) as behind:
         watch = _Watch(model, lambda: describe_lost_scales(model, behind, need_norms), starts)

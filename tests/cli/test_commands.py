@@ -89,7 +89,8 @@ def test_the_version(script):
 
 
 @pytest.mark.parametrize('arguments, words', [
-    (['trian'], "mmaqd: there is no command 'trian'. Did you mean 'train'? There are: quantize-config, train"),
+    (['trian'],
+     "mmaqd: there is no command 'trian'. Did you mean 'train'? There are: quantize-config, train"),
     (['xyz'], "mmaqd: there is no command 'xyz'. There are: quantize-config, train"),
     (['report', 'sizes'], "mmaqd report: there is no command 'sizes'. Did you mean 'size'?"),
 ])

@@ -14,7 +14,7 @@ import time
 from fnmatch import fnmatch
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 from detector_row import detector_row
 
@@ -148,7 +148,7 @@ def update(document: Path, text: str) -> None:
     document.write_text(f'{before}{MARKERS[0]}\n{text}\n{MARKERS[1]}{after}')
 
 
-def _make_row(config: str, file: Path, options: Optional[dict]) -> None:
+def _make_row(config: str, file: Path, options: dict | None) -> None:
     """Make a row in a process that is forked, so that nothing is imported anew."""
     process = get_context('fork').Process(target=_write_row, args=(config, file, options))
     process.start()
@@ -161,7 +161,7 @@ def _make_row(config: str, file: Path, options: Optional[dict]) -> None:
         write_json(file, dict(config=config, works=[], error=f'crashed ({process.exitcode})'))
 
 
-def _write_row(config: str, file: Path, options: Optional[dict]) -> None:
+def _write_row(config: str, file: Path, options: dict | None) -> None:
     with open(file.with_suffix('.log'), 'w') as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import torch
 import torch.nn as nn
@@ -19,7 +19,7 @@ from mmaqd.registry import MODELS
 
 
 def detector_row(config: str,
-                 options: Optional[dict] = None,
+                 options: dict | None = None,
                  bits: int = 4,
                  method: str = 'liq') -> dict[str, Any]:
     """What works of a detector at low bits, step by step until one fails.

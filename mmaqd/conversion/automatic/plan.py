@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Collection, Iterable, Mapping, Optional
+from typing import Any, Collection, Iterable, Mapping
 
 from mmaqd.quantizers.patterns import patterns_for
 
@@ -54,7 +54,7 @@ class Rule:
 
     why: str
     what: str
-    change: dict[str, Optional[dict]]
+    change: dict[str, dict | None]
     patterns: tuple[str, ...] = ()
     module_types: tuple[str, ...] = ()
     count: int = 0
@@ -204,7 +204,7 @@ _Exceptions = dict[bool, tuple[list[str], int]]
 
 
 def _fewest_rules(wanted: Mapping[str, bool], unset: Mapping[str, bool],
-                  defaults: Iterable[Optional[bool]]) -> tuple[Optional[bool], _Exceptions]:
+                  defaults: Iterable[bool | None]) -> tuple[bool | None, _Exceptions]:
     """The default with which the fewest rules are needed, None to leave it unset; and the rules.
 
     Args:

@@ -4,7 +4,7 @@ Which ones take the image in, which ones make the predictions, and whose inputs 
 """
 from __future__ import annotations
 
-from typing import Any, Collection, Iterator, Optional
+from typing import Any, Collection, Iterator
 
 import torch
 import torch.nn as nn
@@ -41,7 +41,7 @@ class Trace:
 
     def __init__(self, layers: Collection[nn.Module]) -> None:
         self.layers = layers
-        self.image: Optional[Tensor] = None
+        self.image: Tensor | None = None
         self.first: dict[nn.Module, bool] = {}
         self.maybe_negative: set[nn.Module] = set()
         self.ends: list[Any] = []

@@ -10,12 +10,12 @@ import torch.nn as nn
 from mmengine.logging import MMLogger, print_log
 
 from mmaqd.analysis import count_macs
+from mmaqd.conversion.prepare import prepare, refusals, selectable
 from mmaqd.quantizers import ActivationQuantizer
 from mmaqd.quantizers.batch_statistics import batch_statistics, frozen_norms
 from mmaqd.quantizers.calibration import observing
 from mmaqd.quantizers.lost_scale import norms_behind
 
-from ..prepare import prepare, refusals, selectable
 from .predictions import Trace
 
 _FLOAT = dict(weight_quantizer=None, input_quantizer=None)

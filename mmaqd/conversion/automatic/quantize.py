@@ -7,7 +7,7 @@ import traceback
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Iterable, Iterator, Optional, Sequence
+from typing import Any, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn as nn
@@ -17,10 +17,10 @@ from mmengine.registry import init_default_scope
 
 from mmaqd.analysis import iterate_batches
 from mmaqd.analysis.macs import image_channels
+from mmaqd.conversion.report import LayerQuantization, quantization_table
 from mmaqd.functional import check_bit_width
 from mmaqd.quantizers.calibration import check_data
 
-from ..report import LayerQuantization, quantization_table
 from .images import random_batch
 from .plan import EXACT_BITS, METHODS, Plan, make_plan
 from .probing import Probe, probe
@@ -77,8 +77,8 @@ def quantize_config(config: str,
                     out: str,
                     bits: int = 4,
                     method: str = 'liq',
-                    cfg_options: Optional[dict] = None,
-                    size: Optional[int] = None,
+                    cfg_options: dict | None = None,
+                    size: int | None = None,
                     real_images: bool = False,
                     overwrite: bool = False) -> QuantizedConfig:
     """Write a config that trains a detector at low bits, and inherits that of the float one.
@@ -162,13 +162,13 @@ def _built(upstream: Upstream) -> nn.Module:
                            f'{type(error).__name__}: {error}') from error
 
 
-def _look(upstream: Upstream, channels: int, size: Optional[int],
+def _look(upstream: Upstream, channels: int, size: int | None,
           real: bool) -> tuple[Probe, Sequence[dict]]:
     """Run the detector on the first kind of images on which it works."""
     if real:
         batches = list(iterate_batches(upstream.cfg, 'train', _DRAWS))
         return probe(upstream.build, batches), batches
-    failed: Optional[Exception] = None
+    failed: Exception | None = None
     for side in [size] if size else _SIZES:
         batches = [
             random_batch(

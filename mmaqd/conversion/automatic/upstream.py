@@ -4,7 +4,7 @@ from __future__ import annotations
 import os.path as osp
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 import torch.nn as nn
 from mmdet.models.detectors import BaseDetector
@@ -40,7 +40,7 @@ class Upstream:
         return build_without_download(self.cfg.model)
 
 
-def read_upstream(config: str, options: Optional[dict] = None) -> Upstream:
+def read_upstream(config: str, options: dict | None = None) -> Upstream:
     """Read a config and check that it can be quantized.
 
     Args:
