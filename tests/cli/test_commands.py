@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -51,6 +52,15 @@ def test_help_has_a_sentence_for_every_command(script):
     assert all(f'{title}:' in done.stdout for title in TABLE.groups)
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert run(script).stdout == done.stdout
+
+
+def test_a_missing_package_is_named_with_how_to_get_it(script, tmp_path):
+    (tmp_path / 'mmengine.py').write_text('raise ModuleNotFoundError("No module named mmengine")')
+    (tmp_path / 'mmaqd').write_text(script.read_text())
+    done = run(tmp_path / 'mmaqd', 'train', 'config.py')
+    assert done.returncode == 1 and done.stdout == ''
+    assert re.match('mmaqd train: mmaqd needs mmengine.*pip install', done.stderr)
+    assert 'Traceback' not in done.stderr
 
 
 def test_python_m_is_the_same(script):
