@@ -55,7 +55,7 @@ def test_help_has_a_sentence_for_every_command(script):
 
 
 def test_a_missing_package_is_named_with_how_to_get_it(script, tmp_path):
-    (tmp_path / 'mmengine.py').write_text('raise ModuleNotFoundError("No module named mmengine")')
+    (tmp_path / 'mmengine.py').write_text('raise ModuleNotFoundError(name="mmengine")')
     (tmp_path / 'mmaqd').write_text(script.read_text())
     done = run(tmp_path / 'mmaqd', 'train', 'config.py')
     assert done.returncode == 1 and done.stdout == ''
