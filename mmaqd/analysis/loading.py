@@ -66,8 +66,7 @@ def initialize_intervals(cfg: Config, model: nn.Module) -> int:
         model: Its detector.
 
     Returns:
-        Number of intervals that were initialized; 0 for a float model and for the checkpoint
-            of a
+        Number of intervals that were initialized; 0 for a float model and for the checkpoint of a
         low-bit one.
     """
     return calibrate(model, iterate_batches(cfg, 'train', _CALIBRATION_BATCHES))

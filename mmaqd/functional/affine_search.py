@@ -16,8 +16,7 @@ def least_error_step_size_and_offset(x: Tensor, qmax: int) -> tuple[Tensor, Tens
 
     Rounding to the nearest grid point and fitting the line s q + beta to the samples of each point
     are repeated in turn, neither of which can increase the error, from two places: the best step
-        size
-    without an offset, and the best one with the offset at the smallest sample.
+    size without an offset, and the best one with the offset at the smallest sample.
 
     Args:
         x: (N,) samples of either sign, N at least 1.

@@ -127,8 +127,7 @@ class LIQActivationKernel(IntervalKernel):
     dQ/dx = 1 on 0 <= x <= v; dQ/dv = (Q(x) - x)/v there, 1 above, 0 below.
 
     Signed, of a tensor of either sign: grid points v q/n with q in -n..n, n = 2^(b-1) - 1, zero
-        among
-    them; dQ/dx = 1 on |x| <= v; dQ/dv = (Q(x) - x)/v there, sign(x) outside.
+    among them; dQ/dx = 1 on |x| <= v; dQ/dv = (Q(x) - x)/v there, sign(x) outside.
 
     Args:
         bit_width: b, 2 to 8.

@@ -15,9 +15,8 @@ class TrainPackedHook(Hook):
 
     The weights then start at the grid points of their codes. That is less than the checkpoint that
     was packed has: where the weights are normalized, those of the grid points have other
-        statistics, so the
-    model detects less until it has been trained for a while. Testing is not affected, and resuming
-    from a packed file stays an error.
+    statistics, so the model detects less until it has been trained for a while. Testing is not
+    affected, and resuming from a packed file stays an error.
     """
 
     priority = 'HIGH'  # before the hooks that change bits or classes
