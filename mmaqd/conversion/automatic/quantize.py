@@ -17,8 +17,8 @@ from mmengine.registry import init_default_scope
 
 from mmaqd.analysis import iterate_batches
 from mmaqd.analysis.macs import image_channels
-from mmaqd.conversion.report import LayerQuantization, quantization_table
 from mmaqd.functional import check_bit_width
+from mmaqd.models.quantization_table import LayerQuantization, quantization_table
 from mmaqd.quantizers.calibration import check_data
 
 from .images import random_batch
