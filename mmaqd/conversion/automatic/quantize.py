@@ -18,6 +18,7 @@ from mmengine.registry import init_default_scope
 from mmaqd.analysis import iterate_batches
 from mmaqd.analysis.macs import image_channels
 from mmaqd.functional import check_bit_width
+from mmaqd.invocation import command
 from mmaqd.models.quantization_table import LayerQuantization, quantization_table
 from mmaqd.quantizers.calibration import check_data
 
@@ -70,7 +71,7 @@ class QuantizedConfig:
                 f'{self.frozen_norms} BN layers are frozen. Low bits are more accurate where BN '
                 'trains: --cfg-options model.backbone.norm_eval=False '
                 'model.backbone.frozen_stages=-1, for the float model too.')
-        return '\n'.join([*lines, f'Wrote {self.path}. Next: python tools/train.py {self.path}'])
+        return '\n'.join([*lines, f'Wrote {self.path}. Next: {command("train", self.path)}'])
 
 
 def quantize_config(config: str,
