@@ -184,7 +184,7 @@ def test_the_summary_says_what_was_decided(written):
     text = written('RetinaNet').summary
     assert 'Multiply-accumulates at 128 x 128 pixels: 4 bits' in text
     assert '2 predictions' in text and 'BN layers are frozen' in text
-    assert f'python tools/train.py {written("RetinaNet").path}' in text
+    assert f'mmaqd train {written("RetinaNet").path}' in text
 
 
 def test_the_same_config_is_written_again(written, tmp_path):
