@@ -40,7 +40,7 @@ CONTENTS = {
     ['docs/quick_start', 'docs/stacks', 'docs/own_data', 'docs/choosing', 'docs/demo', 'docs/faq'],
     'Guides': [
         'docs/recipes', 'docs/deployment', 'docs/packed', 'docs/analysis', 'docs/checkpoints',
-        'docs/layers', 'docs/refusals', 'docs/ecosystem'
+        'docs/detectors', 'docs/layers', 'docs/refusals', 'docs/ecosystem'
     ],
     'How it works': ['docs/how_it_works', 'docs/integer'],
     'Results': [

@@ -5,9 +5,9 @@ import os.path as osp
 import shlex
 import sys
 from pathlib import Path
-from typing import Optional
 
 SCRIPTS = {
+    'quantize-config': 'quantize_config.py',
     'train': 'train.py',
     'test': 'test.py',
     'image-demo': 'image_demo.py',
@@ -41,7 +41,7 @@ def command(name: str, *arguments: object) -> str:
     return shlex.join([*words, *map(str, arguments)])
 
 
-def was_interrupted(error: Optional[BaseException]) -> bool:
+def was_interrupted(error: BaseException | None) -> bool:
     """Whether an error is Ctrl-C, or came of it.
 
     MMEngine turns Ctrl-C into a ``SyntaxError`` while it writes the config, as for a checkpoint.
@@ -51,7 +51,7 @@ def was_interrupted(error: Optional[BaseException]) -> bool:
     return error is not None
 
 
-def _tools_folder(script: str) -> Optional[str]:
+def _tools_folder(script: str) -> str | None:
     """The folder tools/ of a checkout that a script lies in, as short as it can be written."""
     path = Path(osp.abspath(script))
     if '.mim' in path.parts:  # installed, and so is the command

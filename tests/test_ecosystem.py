@@ -4,13 +4,14 @@ from __future__ import annotations
 import io
 import pickle
 import runpy
+import subprocess
 import sys
 from copy import deepcopy
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 import torch
@@ -132,6 +133,7 @@ def train_once(root: Path, **options: object) -> tuple[str, Path]:
     """Path of the config of a low-bit run, which was trained, and its work dir."""
     cfg = run_cfg(make_coco(root / 'data'), root / 'work', bits=4)
     cfg.merge_from_dict(options)
+    cfg.visualizer.name = str(root)  # MMEngine keeps visualizers by name, with their folders
     cfg.dump(root / 'config.py')
     launch.train(str(root / 'config.py'))
     return str(root / 'config.py'), root / 'work'
@@ -161,8 +163,16 @@ def upstream(monkeypatch) -> Callable[..., None]:
     return call
 
 
+class WaitedFor(subprocess.Popen):
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.wait()
+
+
 def test_a_published_checkpoint_is_tested(run, tmp_path, monkeypatch, upstream):
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    monkeypatch.setattr(subprocess, 'Popen', WaitedFor)  # it renames its file in the background
     upstream('model_converters/publish_model.py', run[1] / 'epoch_1.pth',
              tmp_path / 'published.pth')
     monkeypatch.delenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')

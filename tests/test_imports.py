@@ -13,7 +13,7 @@ LAYERS = [{'version', 'paths', 'invocation', 'compat', 'registry'}, {'functional
           {'conversion'}, {'export'}, {'demo'}, {'cli'}, {'__main__'}]
 # These see everything: the package itself, and the module that MMEngine asks for.
 FACADES = {'__init__', 'api', 'utils'}
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 FILES = [path for path in sorted(PACKAGE.rglob('*.py')) if '.mim' not in path.parts]
 
 
@@ -37,7 +37,7 @@ def imported_parts(path: Path) -> set[str]:
 
 
 def test_every_part_has_a_layer():
-    assert {part_of(path) for path in FILES} <= {*LEVEL, *FACADES}
+    assert {part_of(path) for path in FILES} <= {*HEIGHT, *FACADES}
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_every_part_has_a_layer():
 def test_imports_go_down_only(path):
     own = part_of(path)
     others = imported_parts(path) - {own}
-    wrong = {part for part in others if LEVEL.get(part, len(LAYERS)) >= max(LEVEL[own], 1)}
+    wrong = {part for part in others if HEIGHT.get(part, len(LAYERS)) >= max(HEIGHT[own], 1)}
     assert not wrong, f'{path.name} in mmaqd/{own} imports what is not below it: {sorted(wrong)}'
 
 
@@ -60,3 +60,15 @@ def test_numerics_know_torch_only(path):
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names.append(node.module)
     assert not [name for name in names if name.startswith('mm') and not name.startswith('mmaqd')]
+
+
+def test_a_folder_is_imported_from_by_a_dot_in_it_and_by_name_elsewhere():
+    wrong = []
+    for path in (path for path in FILES if part_of(path) != 'compat'):
+        folder = '.'.join(['mmaqd', *path.relative_to(PACKAGE).parent.parts])
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                own = not node.level and node.module.rpartition('.')[0] == folder != 'mmaqd'
+                if own or node.level > 1:
+                    wrong.append(f'{path.relative_to(PACKAGE)}:{node.lineno}')
+    assert not wrong

@@ -22,15 +22,15 @@ def plot_detections(annotations: str | Path,
     """Draw a row for each image: the ground truth, then the detections of each model.
 
     Args:
-        annotations (str | Path): COCO annotation file.
-        image_dir (str | Path): Folder of its images.
-        results (Mapping[str, str | Path]): COCO result file (``*.bbox.json``) by the title of its
+        annotations: COCO annotation file.
+        image_dir: Folder of its images.
+        results: COCO result file (``*.bbox.json``) by the title of its
             column.
-        image_ids (Sequence[int]): Images to show, at least one.
-        score_threshold (float): Detections below this score, in [0, 1], are left out.
+        image_ids: Images to show, at least one.
+        score_threshold: Detections below this score, in [0, 1], are left out.
 
     Returns:
-        Figure: To be saved by its ``savefig``.
+        To be saved by its ``savefig``.
 
     Raises:
         ValueError: If ``image_ids`` is empty or names an image that is not annotated.

@@ -1,4 +1,4 @@
-"""What quantizers do to the weights and inputs of each layer: noise, histograms, levels."""
+"""What quantizers do to the weights and inputs of each layer: noise, histograms, grid points."""
 from __future__ import annotations
 
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ from .switching import quantized_layers
 _PARTS = {'weight_quantizer': 'weights', 'input_quantizer': 'inputs'}
 _SAMPLES_PER_CALL = 2**13
 _BINS = 200
-_VALUES_COLOUR, _LEVELS_COLOUR = 'tab:blue', 'tab:orange'
+_VALUES_COLOUR, _GRID_COLOUR = 'tab:blue', 'tab:orange'
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class QuantizedTensor:
     """What a quantizer was given, after its normalization if it has one, and what it made of it.
 
     Attributes:
-        layer (str): Name of the layer.
-        part (str): ``'weights'`` or ``'inputs'``.
-        bits (int): Bit width.
-        signal (float): Mean square of the values.
-        noise (float): Mean square of what the quantizer changed.
-        values (Tensor): (N,), samples of the values; in steps of the quantizer (``in_steps``) if
+        layer: Name of the layer.
+        part: ``'weights'`` or ``'inputs'``.
+        bits: Bit width.
+        signal: Mean square of the values.
+        noise: Mean square of what the quantizer changed.
+        values: (N,), samples of the values; in steps of the quantizer (``in_steps``) if
             that has a scale for each channel or pyramid level.
-        levels (Tensor): (L,), ascending, the levels that occur, in the unit of ``values``.
-        in_steps (bool): Whether that unit is one step of the quantizer.
+        grid_points: (G,), ascending, those that occur, in the unit of ``values``.
+        in_steps: Whether that unit is one step of the quantizer.
     """
 
     layer: str
@@ -44,7 +44,7 @@ class QuantizedTensor:
     signal: float
     noise: float
     values: Tensor
-    levels: Tensor
+    grid_points: Tensor
     in_steps: bool
 
     @property
@@ -63,7 +63,7 @@ class _Collector:
         self.in_steps = quantizer.granularity != 'per_tensor'
         self.count, self.signal, self.noise = 0, 0.0, 0.0
         self.values: list[Tensor] = []
-        self.levels: list[Tensor] = []
+        self.grid_points: list[Tensor] = []
 
     def add(self, x: Tensor) -> None:
         normalized = self.quantizer.kernel.normalized(x)
@@ -75,7 +75,7 @@ class _Collector:
             normalized = normalized / self.quantizer.scale.view(-1, *[1] * (x.dim() - 1))
             quantized = self.quantizer.quantize(x)
         self.values.append(_samples(normalized).cpu())
-        self.levels.append(quantized.unique().float().cpu())
+        self.grid_points.append(quantized.unique().float().cpu())
 
     def result(self, layer: str, part: str) -> QuantizedTensor:
         return QuantizedTensor(
@@ -85,7 +85,7 @@ class _Collector:
             signal=self.signal / self.count,
             noise=self.noise / self.count,
             values=torch.cat(self.values),
-            levels=torch.cat(self.levels).unique(),
+            grid_points=torch.cat(self.grid_points).unique(),
             in_steps=self.in_steps)
 
 
@@ -96,11 +96,11 @@ def quantized_tensors(model: nn.Module, batches: Iterable[Any]) -> list[Quantize
     The inputs of a conv that is shared over the pyramid levels are those of all levels together.
 
     Args:
-        model (nn.Module): A detector with quantized layers, whose intervals have values.
-        batches (Iterable[Any]): What its data preprocessor takes.
+        model: A detector with quantized layers, whose intervals have values.
+        batches: What its data preprocessor takes.
 
     Returns:
-        list[QuantizedTensor]: In the order of the layers, the weights before the inputs. There is
+        In the order of the layers, the weights before the inputs. There is
         nothing for inputs that have no quantizer or that no data reached.
 
     Raises:
@@ -133,10 +133,10 @@ def noise_table(tensors: Sequence[QuantizedTensor]) -> list[dict[str, Any]]:
     """A row for each layer with bits and signal to quantization noise ratio (dB) of both parts.
 
     Args:
-        tensors (Sequence[QuantizedTensor]): From :func:`quantized_tensors`.
+        tensors: From :func:`quantized_tensors`.
 
     Returns:
-        list[dict[str, Any]]: Rows for :func:`mmaqd.analysis.format_rows`, None where a layer has no
+        Rows for :func:`mmaqd.analysis.format_rows`, None where a layer has no
         quantizer.
     """
     rows: dict[str, dict[str, Any]] = {}
@@ -159,10 +159,10 @@ def plot_noise(tensors: Sequence[QuantizedTensor]) -> Figure:
     """Draw the signal to quantization noise ratio of each layer: higher is better.
 
     Args:
-        tensors (Sequence[QuantizedTensor]): From :func:`quantized_tensors`.
+        tensors: From :func:`quantized_tensors`.
 
     Returns:
-        Figure: A panel for the weights and one for the inputs.
+        A panel for the weights and one for the inputs.
     """
     layers = list(dict.fromkeys(tensor.layer for tensor in tensors))
     figure = Figure(figsize=(max(6.0, 0.3 * len(layers)), 7.5), layout='tight')
@@ -181,14 +181,14 @@ def plot_noise(tensors: Sequence[QuantizedTensor]) -> Figure:
 
 
 def plot_histograms(tensors: Sequence[QuantizedTensor]) -> Figure:
-    """Draw the histogram of weights and inputs of each layer with the quantizer's levels in it.
+    """Draw the histogram of weights and inputs of each layer, with the grid points in it.
 
     Args:
-        tensors (Sequence[QuantizedTensor]): From :func:`quantized_tensors`, of the layers to show,
+        tensors: From :func:`quantized_tensors`, of the layers to show,
             a row for each.
 
     Returns:
-        Figure: To be saved by its ``savefig``.
+        To be saved by its ``savefig``.
 
     Raises:
         ValueError: ``tensors`` is empty.
@@ -211,9 +211,9 @@ def plot_histograms(tensors: Sequence[QuantizedTensor]) -> Figure:
 def _draw_histogram(panel: Axes, tensor: QuantizedTensor) -> None:
     """Number of samples on a logarithmic scale, since many values are near zero."""
     panel.hist(tensor.values.numpy(), bins=_BINS, log=True, color=_VALUES_COLOUR)
-    for level in tensor.levels.tolist():
+    for point in tensor.grid_points.tolist():
         panel.axvline(
-            level, color=_LEVELS_COLOUR, linewidth=min(1.2, 40 / len(tensor.levels)), alpha=0.9)
+            point, color=_GRID_COLOUR, linewidth=min(1.2, 40 / len(tensor.grid_points)), alpha=0.9)
     panel.set_title(
         f'{tensor.layer}, {tensor.part}: {tensor.bits} bits, {tensor.sqnr:.1f} dB', fontsize=9)
     panel.set_xlabel('steps of each channel or level' if tensor.in_steps else 'value', fontsize=8)

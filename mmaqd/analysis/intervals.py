@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Mapping, Optional, Sequence
+from typing import Mapping, Sequence
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -26,10 +26,10 @@ def checkpoint_intervals(checkpoint: str | Path) -> dict[str, float]:
     """Intervals in a checkpoint of a low-bit model.
 
     Args:
-        checkpoint (str | Path): File that MMEngine wrote.
+        checkpoint: File that MMEngine wrote.
 
     Returns:
-        dict[str, float]: Interval by the quantizer's name, ``<layer>.weight_quantizer`` or
+        Interval by the quantizer's name, ``<layer>.weight_quantizer`` or
         ``<layer>.input_quantizer``, with the level behind it for one of several levels; the mean
         where a quantizer has an interval for each channel.
 
@@ -56,10 +56,10 @@ def logged_intervals(work_dir: str | Path) -> dict[int, dict[str, float]]:
     Where a run was resumed, iterations that were trained again keep the later record.
 
     Args:
-        work_dir (str | Path): Work dir of the training.
+        work_dir: Work dir of the training.
 
     Returns:
-        dict[int, dict[str, float]]: By iteration, ascending, the interval by quantizer name.
+        By iteration, ascending, the interval by quantizer name.
 
     Raises:
         FileNotFoundError: If no interval was logged below ``work_dir``.
@@ -87,11 +87,11 @@ def plot_intervals(start: Mapping[str, float], end: Mapping[str, float]) -> Figu
     One panel shows the weight quantizers, one the input quantizers.
 
     Args:
-        start (Mapping[str, float]): Interval by quantizer name, positive.
-        end (Mapping[str, float]): The same quantizers later.
+        start: Interval by quantizer name, positive.
+        end: The same quantizers later.
 
     Returns:
-        Figure: To be saved by its ``savefig``.
+        To be saved by its ``savefig``.
 
     Raises:
         ValueError: If ``start`` and ``end`` do not have the same quantizers.
@@ -118,11 +118,11 @@ def plot_interval_history(history: Mapping[int, Mapping[str, float]]) -> Figure:
     (see :func:`mmaqd.analysis.stage_of`) share a colour.
 
     Args:
-        history (Mapping[int, Mapping[str, float]]): Interval by quantizer name, positive, by
+        history: Interval by quantizer name, positive, by
             iteration, as :func:`logged_intervals` gives it.
 
     Returns:
-        Figure: To be saved by its ``savefig``.
+        To be saved by its ``savefig``.
     """
     names = list(dict.fromkeys(name for record in history.values() for name in record))
     stage = {name: stage_of(_split(name)[0]) for name in names}
@@ -148,13 +148,13 @@ def plot_interval_history(history: Mapping[int, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def _interval(name: str, state: Mapping[str, Tensor]) -> Optional[Tensor]:
+def _interval(name: str, state: Mapping[str, Tensor]) -> Tensor | None:
     """Interval of the quantizer of that name in the state of a model."""
     own = {key[len(name) + 1:]: value for key, value in state.items() if key.startswith(f'{name}.')}
     return state_interval(own, is_weight=_split(name)[1] == 'weight_quantizer')
 
 
-def _split(name: str) -> tuple[str, str, Optional[str]]:
+def _split(name: str) -> tuple[str, str, str | None]:
     """Layer, part and, if it has one, the level of a quantizer; no part for a foreign name."""
     match = _QUANTIZER.fullmatch(name)
     return match.groups() if match else (name, '', None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, Iterable, Iterator, Sequence, Union
+from typing import Any, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn as nn
@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmaqd.layers import MultiLevelBN
 from mmaqd.quantizers import modes_kept
 
-_Norm = Union[MultiLevelBN, _BatchNorm]
+_Norm = MultiLevelBN | _BatchNorm
 # Prefix of the attribute: shift of the box, its colour and its name in the legend.
 _SERIES = {
     '': (-0.17, 'tab:blue', 'data'),
@@ -35,14 +35,14 @@ class LevelStatistics:
     """Features that reach a norm of the head at one pyramid level, and what they are normalized by.
 
     Attributes:
-        layer (str): Name of the norm in the model.
-        level (int): Pyramid level, 0 for the finest.
-        norm (str): Class of the norm, ``'BatchNorm2d'`` or ``'MultiLevelBN'`` for example.
-        mean (Tensor): (C,), of the features over the data.
-        variance (Tensor): (C,), of the features over the data.
-        running_mean (Tensor): (C,), of the norm.
-        running_variance (Tensor): (C,), of the norm.
-        eps (float): What the norm adds to a variance.
+        layer: Name of the norm in the model.
+        level: Pyramid level, 0 for the finest.
+        norm: Class of the norm, ``'BatchNorm2d'`` or ``'MultiLevelBN'`` for example.
+        mean: (C,), of the features over the data.
+        variance: (C,), of the features over the data.
+        running_mean: (C,), of the norm.
+        running_variance: (C,), of the norm.
+        eps: What the norm adds to a variance.
     """
 
     layer: str
@@ -109,12 +109,12 @@ def level_statistics(model: nn.Module, batches: Iterable[Any]) -> list[LevelStat
     The model runs as in evaluation, so each layer sees what the layers before it really make.
 
     Args:
-        model (nn.Module): A detector with a dense head ``bbox_head`` whose norms are BN, shared
+        model: A detector with a dense head ``bbox_head`` whose norms are BN, shared
             or multi-level, float or quantized.
-        batches (Iterable[Any]): What its data preprocessor takes, at least one.
+        batches: What its data preprocessor takes, at least one.
 
     Returns:
-        list[LevelStatistics]: By layer, then level.
+        By layer, then level.
 
     Raises:
         ValueError: The head has no BN, there are no batches, or a norm does not run once for each
@@ -146,10 +146,10 @@ def with_shared_norm(statistics: Sequence[LevelStatistics]) -> list[LevelStatist
     level and moves by the same momentum each time. For a shared BN nothing changes.
 
     Args:
-        statistics (Sequence[LevelStatistics]): From :func:`level_statistics`.
+        statistics: From :func:`level_statistics`.
 
     Returns:
-        list[LevelStatistics]: In the same order.
+        In the same order.
     """
     shared = []
     for _, group in groupby(statistics, key=lambda row: row.layer):
@@ -168,10 +168,10 @@ def level_table(statistics: Sequence[LevelStatistics]) -> list[dict[str, Any]]:
     ``shared:`` those against one norm for all levels, see :func:`with_shared_norm`.
 
     Args:
-        statistics (Sequence[LevelStatistics]): From :func:`level_statistics`.
+        statistics: From :func:`level_statistics`.
 
     Returns:
-        list[dict[str, Any]]: Rows for :func:`mmaqd.analysis.format_rows`; the row with the level
+        Rows for :func:`mmaqd.analysis.format_rows`; the row with the level
         ``'all'`` ends each layer.
     """
     pairs = list(zip(statistics, with_shared_norm(statistics)))
@@ -193,10 +193,10 @@ def plot_level_statistics(statistics: Sequence[LevelStatistics]) -> Figure:
     of the data move away from the line where one norm does not fit a level.
 
     Args:
-        statistics (Sequence[LevelStatistics]): From :func:`level_statistics`.
+        statistics: From :func:`level_statistics`.
 
     Returns:
-        Figure: To be saved by its ``savefig``.
+        To be saved by its ``savefig``.
     """
     layers = [list(group) for _, group in groupby(statistics, key=lambda row: row.layer)]
     figure = Figure(figsize=(10, 0.7 + 2 * len(layers)), layout='constrained')

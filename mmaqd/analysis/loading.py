@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 import torch.nn as nn
 from mmdet.apis import init_detector
@@ -24,18 +24,18 @@ _CALIBRATION_BATCHES = 4
 
 def load_detector(config: str | Path,
                   checkpoint: str | Path,
-                  cfg_options: Optional[dict] = None,
-                  device: Optional[str] = None) -> tuple[Config, nn.Module]:
+                  cfg_options: dict | None = None,
+                  device: str | None = None) -> tuple[Config, nn.Module]:
     """Build the detector of a config and load a checkpoint into it.
 
     Args:
-        config (str | Path): Path of the config.
-        checkpoint (str | Path): Checkpoint of its model, or of its float twin.
-        cfg_options (dict, optional): Dotted keys of the config and their new values.
-        device (str, optional): Such as ``'cuda:0'``; by default a GPU if there is one.
+        config: Path of the config.
+        checkpoint: Checkpoint of its model, or of its float twin.
+        cfg_options: Dotted keys of the config and their new values.
+        device: Such as ``'cuda:0'``; by default a GPU if there is one.
 
     Returns:
-        tuple[Config, nn.Module]: The config and the detector, in evaluation mode.
+        The config and the detector, in evaluation mode.
     """
     cfg = load_config(str(config), cfg_options=cfg_options)
     # A palette is given so that MMDetection does not build the data set to look for one.
@@ -43,31 +43,30 @@ def load_detector(config: str | Path,
     return cfg, model.eval()
 
 
-def build_detector(config: str | Path,
-                   cfg_options: Optional[dict] = None) -> tuple[Config, nn.Module]:
+def build_detector(config: str | Path, cfg_options: dict | None = None) -> tuple[Config, nn.Module]:
     """Build the detector of a config without weights of a checkpoint.
 
     Args:
-        config (str | Path): Path of the config.
-        cfg_options (dict, optional): Dotted keys of the config and their new values.
+        config: Path of the config.
+        cfg_options: Dotted keys of the config and their new values.
 
     Returns:
-        tuple[Config, nn.Module]: The config and the detector on the CPU, in evaluation mode.
+        The config and the detector on the CPU, in evaluation mode.
     """
     cfg = load_config(str(config), cfg_options=cfg_options)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     return cfg, revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
 
 
-def start_intervals(cfg: Config, model: nn.Module) -> int:
-    """Start the intervals that the checkpoint did not bring, from a few training batches.
+def initialize_intervals(cfg: Config, model: nn.Module) -> int:
+    """Initialize the intervals that the checkpoint did not bring, from a few training batches.
 
     Args:
-        cfg (Config): Config with the training data; not read when all intervals have a value.
-        model (nn.Module): Its detector.
+        cfg: Config with the training data; not read when all intervals have a value.
+        model: Its detector.
 
     Returns:
-        int: Number of intervals that were started; 0 for a float model and for the checkpoint of a
+        Number of intervals that were initialized; 0 for a float model and for the checkpoint of a
         low-bit one.
     """
     return calibrate(model, iterate_batches(cfg, 'train', _CALIBRATION_BATCHES))
@@ -77,7 +76,7 @@ def is_float_checkpoint(checkpoint: str | Path) -> bool:
     """Whether a checkpoint holds no quantizer, so that it is one of a float model.
 
     Args:
-        checkpoint (str | Path): File that MMEngine wrote.
+        checkpoint: File that MMEngine wrote.
     """
     state = read_checkpoint(str(checkpoint), map_location='cpu')
     return not quantizer_names(state.get('state_dict', state))
@@ -85,15 +84,15 @@ def is_float_checkpoint(checkpoint: str | Path) -> bool:
 
 def iterate_batches(cfg: Config,
                     split: str = 'train',
-                    num_batches: Optional[int] = None) -> Iterator[Any]:
+                    num_batches: int | None = None) -> Iterator[Any]:
     """Batches of one of the config's data loaders, the same ones at every call.
 
     The random generators are seeded when the first batch is asked for.
 
     Args:
-        cfg (Config): The config of a run.
-        split (str): ``'train'``, ``'val'`` or ``'test'``.
-        num_batches (int, optional): The most to give, at least 1; all by default.
+        cfg: The config of a run.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+        num_batches: The most to give, at least 1; all by default.
 
     Yields:
         What the detector's data preprocessor takes.

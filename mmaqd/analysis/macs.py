@@ -22,11 +22,11 @@ def count_macs(model: nn.Module, *inputs: Any) -> dict[str, int]:
     pyramid levels counts once for each level.
 
     Args:
-        model (nn.Module): Any model.
-        *inputs (Any): What its ``forward`` takes.
+        model: Any model.
+        *inputs: What its ``forward`` takes.
 
     Returns:
-        dict[str, int]: Number for the whole batch by the name of the module that was running, in
+        Number for the whole batch by the name of the module that was running, in
         the order in which they ran.
     """
     counter = _Counter()
@@ -47,12 +47,12 @@ def detector_macs(model: nn.Module, height: int, width: int) -> dict[str, int]:
     """Multiply-accumulates of a detector for one image, without computing anything if possible.
 
     Args:
-        model (nn.Module): A detector, whose intervals need no values.
-        height (int): Height of the image in pixels.
-        width (int): Width of the image in pixels.
+        model: A detector, whose intervals need no values.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Returns:
-        dict[str, int]: Number by module name, in the order in which they run.
+        Number by module name, in the order in which they run.
     """
     model = deepcopy(model).eval()
     image = torch.zeros(1, image_channels(model), height, width)
@@ -75,10 +75,10 @@ def image_channels(model: nn.Module) -> int:
     """Number of channels of the images that a detector takes: 1 for grey ones, 3, 4, ...
 
     Args:
-        model (nn.Module): A detector, or its backbone.
+        model: A detector, or its backbone.
 
     Returns:
-        int: What its first conv takes, of which a Focus layer in front makes four times as many; 3
+        What its first conv takes, of which a Focus layer in front makes four times as many; 3
         where there is no conv.
     """
     modules = list(getattr(model, 'backbone', model).modules())

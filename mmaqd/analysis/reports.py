@@ -3,56 +3,58 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Mapping, Optional, Sequence, Union
+from typing import Any, Mapping, Sequence
 
 import torch.nn as nn
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
+from mmaqd.models.quantization_table import LayerQuantization
+
 from .distributions import noise_table, plot_histograms, plot_noise, quantized_tensors
 from .intervals import logged_intervals, plot_interval_history
 from .level_statistics import level_statistics, level_table, plot_level_statistics
-from .loading import is_float_checkpoint, iterate_batches, load_detector, start_intervals
+from .loading import initialize_intervals, is_float_checkpoint, iterate_batches, load_detector
 from .macs import detector_macs
 from .sensitivity import (Score, detection_score, mean_loss, plot_sensitivity, reestimated_norms,
                           sensitivity, sensitivity_table)
-from .size import TableRow, image_size, layer_sizes, size_summary, size_table, with_float_work
+from .size import image_size, layer_sizes, size_summary, size_table, with_float_work
 from .switching import group_layers, quantized_layers
 from .tables import Row, format_rows, write_rows
 
-_PathLike = Union[str, Path]
+_PathLike = str | Path
 _DPI = 90
 
 
 def report_level_statistics(config: _PathLike,
                             checkpoint: _PathLike,
-                            out: Optional[_PathLike] = None,
+                            out: _PathLike | None = None,
                             layers: str = '*',
                             split: str = 'train',
-                            num_batches: Optional[int] = 16,
-                            cfg_options: Optional[dict] = None,
-                            device: Optional[str] = None) -> list[Path]:
+                            num_batches: int | None = 16,
+                            cfg_options: dict | None = None,
+                            device: str | None = None) -> list[Path]:
     """Compare the head's features with the statistics of its BN, level by level.
 
     Args:
-        config (str | Path): Config of a detector.
-        checkpoint (str | Path): Its checkpoint.
-        out (str | Path, optional): Folder for the files; ``analysis`` in the config's work dir by
+        config: Config of a detector.
+        checkpoint: Its checkpoint.
+        out: Folder for the files; ``analysis`` in the config's work dir by
             default.
-        layers (str): Shell pattern over the names of the norms to draw; the table has all.
-        split (str): ``'train'``, ``'val'`` or ``'test'``.
-        num_batches (int, optional): Batches to look at, None for all.
-        cfg_options (dict, optional): Dotted keys of the config and their new values.
-        device (str, optional): By default a GPU if there is one.
+        layers: Shell pattern over the names of the norms to draw; the table has all.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+        num_batches: Batches to look at, None for all.
+        cfg_options: Dotted keys of the config and their new values.
+        device: By default a GPU if there is one.
 
     Returns:
-        list[Path]: The files.
+        The files.
 
     Raises:
         ValueError: The head has no BN, or ``layers`` matches none.
     """
     cfg, model = load_detector(config, checkpoint, cfg_options, device)
-    start_intervals(cfg, model)
+    initialize_intervals(cfg, model)
     statistics = level_statistics(model, iterate_batches(cfg, split, num_batches))
     shown = _matching(statistics, layers)
     return _write(
@@ -60,15 +62,15 @@ def report_level_statistics(config: _PathLike,
         dict(level_statistics=plot_level_statistics(shown)))
 
 
-def report_intervals(work_dir: _PathLike, out: Optional[_PathLike] = None) -> list[Path]:
+def report_intervals(work_dir: _PathLike, out: _PathLike | None = None) -> list[Path]:
     """Draw the intervals over a training and list them.
 
     Args:
-        work_dir (str | Path): Work dir of a training with ``mmaqd.LogIntervalsHook``.
-        out (str | Path, optional): Folder for the files; ``analysis`` in ``work_dir`` by default.
+        work_dir: Work dir of a training with ``mmaqd.LogIntervalsHook``.
+        out: Folder for the files; ``analysis`` in ``work_dir`` by default.
 
     Returns:
-        list[Path]: The files.
+        The files.
 
     Raises:
         FileNotFoundError: No interval was logged.
@@ -85,32 +87,32 @@ def report_intervals(work_dir: _PathLike, out: Optional[_PathLike] = None) -> li
 
 def report_quantization_noise(config: _PathLike,
                               checkpoint: _PathLike,
-                              out: Optional[_PathLike] = None,
+                              out: _PathLike | None = None,
                               layers: str = '*',
                               split: str = 'train',
-                              num_batches: Optional[int] = 2,
-                              cfg_options: Optional[dict] = None,
-                              device: Optional[str] = None) -> list[Path]:
-    """Signal to quantization noise ratio of every layer, and histograms with the levels.
+                              num_batches: int | None = 2,
+                              cfg_options: dict | None = None,
+                              device: str | None = None) -> list[Path]:
+    """Signal to quantization noise ratio of every layer, and histograms with the grid points.
 
     Args:
-        config (str | Path): Config of a low-bit detector.
-        checkpoint (str | Path): Its checkpoint, or that of its float twin.
-        out (str | Path, optional): As for :func:`report_level_statistics`.
-        layers (str): Shell pattern over the names of the layers whose histograms are drawn.
-        split (str): ``'train'``, ``'val'`` or ``'test'``.
-        num_batches (int, optional): Batches to look at, None for all.
-        cfg_options (dict, optional): Dotted keys of the config and their new values.
-        device (str, optional): By default a GPU if there is one.
+        config: Config of a low-bit detector.
+        checkpoint: Its checkpoint, or that of its float twin.
+        out: As for :func:`report_level_statistics`.
+        layers: Shell pattern over the names of the layers whose histograms are drawn.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+        num_batches: Batches to look at, None for all.
+        cfg_options: Dotted keys of the config and their new values.
+        device: By default a GPU if there is one.
 
     Returns:
-        list[Path]: The files.
+        The files.
 
     Raises:
         ValueError: The model has no quantized layer, or ``layers`` matches none.
     """
     cfg, model = load_detector(config, checkpoint, cfg_options, device)
-    start_intervals(cfg, model)
+    initialize_intervals(cfg, model)
     tensors = quantized_tensors(model, iterate_batches(cfg, split, num_batches))
     shown = _matching(tensors, layers)
     return _write(
@@ -120,45 +122,45 @@ def report_quantization_noise(config: _PathLike,
 
 def report_sensitivity(config: _PathLike,
                        checkpoint: _PathLike,
-                       out: Optional[_PathLike] = None,
+                       out: _PathLike | None = None,
                        by: str = 'stage',
                        groups: Sequence[str] = (),
-                       metric: Optional[str] = None,
+                       metric: str | None = None,
                        all_but_one: bool = False,
-                       split: Optional[str] = None,
+                       split: str | None = None,
                        num_batches: int = 4,
-                       cfg_options: Optional[dict] = None,
-                       device: Optional[str] = None) -> list[Path]:
+                       cfg_options: dict | None = None,
+                       device: str | None = None) -> list[Path]:
     """Score a detector with one layer or stage quantized at a time, or all but one.
 
     A layer that is switched changes the statistics behind it, so those of BN are estimated anew,
     from the same training batches, for each score.
 
     Args:
-        config (str | Path): Config of a low-bit detector.
-        checkpoint (str | Path): Its checkpoint, or that of its float twin: then the intervals are
-            started from training data.
-        out (str | Path, optional): As for :func:`report_level_statistics`.
-        by (str): ``'stage'`` or ``'layer'``.
-        groups (Sequence[str]): Shell patterns over the names of the layers, each a group; replaces
+        config: Config of a low-bit detector.
+        checkpoint: Its checkpoint, or that of its float twin: then the intervals are
+            initialized from training data.
+        out: As for :func:`report_level_statistics`.
+        by: ``'stage'`` or ``'layer'``.
+        groups: Shell patterns over the names of the layers, each a group; replaces
             ``by``.
-        metric (str, optional): Name of a metric of the evaluator in which more is better, such as
+        metric: Name of a metric of the evaluator in which more is better, such as
             ``'coco/bbox_mAP'``. By default the score is the training loss, which is quicker.
-        all_but_one (bool): Leave one group in float instead of quantizing it alone.
-        split (str, optional): By default ``'train'`` for the loss and ``'test'`` for a metric.
-        num_batches (int): Batches for the loss and for the statistics of BN.
-        cfg_options (dict, optional): Dotted keys of the config and their new values.
-        device (str, optional): By default a GPU if there is one.
+        all_but_one: Leave one group in float instead of quantizing it alone.
+        split: By default ``'train'`` for the loss and ``'test'`` for a metric.
+        num_batches: Batches for the loss and for the statistics of BN.
+        cfg_options: Dotted keys of the config and their new values.
+        device: By default a GPU if there is one.
 
     Returns:
-        list[Path]: The files.
+        The files.
 
     Raises:
         ValueError: The model has no quantized layer, or a pattern matches none.
     """
     cfg, model = load_detector(config, checkpoint, cfg_options, device)
     chosen = group_layers(quantized_layers(model), by, groups)
-    start_intervals(cfg, model)
+    initialize_intervals(cfg, model)
     score = _loss_score(cfg, split or 'train', num_batches) if metric is None else detection_score(
         cfg, split or 'test', metric)
     batches = list(iterate_batches(cfg, 'train', num_batches))
@@ -182,21 +184,21 @@ def report_sensitivity(config: _PathLike,
 
 def report_size(cfg: Config,
                 model: nn.Module,
-                rows: Sequence[TableRow],
-                out: Optional[_PathLike] = None,
-                shape: Optional[tuple[int, int]] = None) -> list[Path]:
+                rows: Sequence[LayerQuantization],
+                out: _PathLike | None = None,
+                shape: tuple[int, int] | None = None) -> list[Path]:
     """Bytes of the weights and bit operations of every layer, beside those of the float twin.
 
     Args:
-        cfg (Config): Config of a detector.
-        model (nn.Module): The detector.
-        rows (Sequence[TableRow]): Its quantization table.
-        out (str | Path, optional): As for :func:`report_level_statistics`.
-        shape (tuple[int, int], optional): Height and width of the image in pixels; by default that
+        cfg: Config of a detector.
+        model: The detector.
+        rows: Its quantization table.
+        out: As for :func:`report_level_statistics`.
+        shape: Height and width of the image in pixels; by default that
             of the config's test pipeline, see :func:`mmaqd.analysis.image_size`.
 
     Returns:
-        list[Path]: The files.
+        The files.
     """
     height, width = shape or image_size(cfg)
     macs = detector_macs(model, height, width)
@@ -206,7 +208,7 @@ def report_size(cfg: Config,
     return files
 
 
-def _folder(cfg: Config, out: Optional[_PathLike]) -> Path:
+def _folder(cfg: Config, out: _PathLike | None) -> Path:
     return Path(out or Path(cfg.work_dir, 'analysis'))
 
 

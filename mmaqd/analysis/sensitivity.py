@@ -18,7 +18,7 @@ from mmengine.utils import track_iter_progress
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmaqd.compat import check_data_files
-from mmaqd.engine.hooks.reestimate_bn_hook import reestimate_batch_norm
+from mmaqd.engine.batch_norm import reestimate_batch_norm
 from mmaqd.quantizers import modes_kept
 
 from .switching import check_layers, only_quantized, quantized_layers
@@ -31,10 +31,10 @@ class GroupScore:
     """The model's score with one group of layers quantized alone, or left out.
 
     Attributes:
-        group (str): Name of the group.
-        num_layers (int): Number of layers in it.
-        score (float): Loss, or AP.
-        change (float): ``score`` minus that of the reference.
+        group: Name of the group.
+        num_layers: Number of layers in it.
+        score: Loss, or AP.
+        change: ``score`` minus that of the reference.
     """
 
     group: str
@@ -48,9 +48,9 @@ class Sensitivity:
     """Scores of all groups.
 
     Attributes:
-        reference (float): Score with nothing quantized; with ``all_but_one`` with all quantized.
-        groups (list[GroupScore]): The group that quantization harms most comes first.
-        all_but_one (bool): Whether a group was left out instead of quantized alone.
+        reference: Score with nothing quantized; with ``all_but_one`` with all quantized.
+        groups: The group that quantization harms most comes first.
+        all_but_one: Whether a group was left out instead of quantized alone.
     """
 
     reference: float
@@ -69,16 +69,16 @@ def sensitivity(model: nn.Module,
     A progress bar on the console shows how far it is.
 
     Args:
-        model (nn.Module): A low-bit model whose intervals have values; unchanged afterwards.
-        groups (Mapping[str, Sequence[str]]): Layers by the name of their group, see
+        model: A low-bit model whose intervals have values; unchanged afterwards.
+        groups: Layers by the name of their group, see
             :func:`mmaqd.analysis.group_layers`.
-        score (Callable[[nn.Module], float]): Gives loss or AP of the model as it is.
-        higher_is_better (bool): Whether the score is one like AP.
-        all_but_one (bool): The reverse: everything is quantized but one group.
-        keep_normalized (bool): See :func:`mmaqd.analysis.only_quantized`.
+        score: Gives loss or AP of the model as it is.
+        higher_is_better: Whether the score is one like AP.
+        all_but_one: The reverse: everything is quantized but one group.
+        keep_normalized: See :func:`mmaqd.analysis.only_quantized`.
 
     Returns:
-        Sensitivity: The scores.
+        The scores.
 
     Raises:
         ValueError: The model has no quantized layer, or a group names a layer that is none.
@@ -106,11 +106,11 @@ def mean_loss(model: nn.Module, batches: Sequence[Any]) -> float:
     """Training loss averaged over batches, with BN on its running statistics.
 
     Args:
-        model (nn.Module): A detector; its mode is as before afterwards.
-        batches (Sequence[Any]): Training batches, at least one.
+        model: A detector; its mode is as before afterwards.
+        batches: Training batches, at least one.
 
     Returns:
-        float: The sum of all losses, averaged over the batches.
+        The sum of all losses, averaged over the batches.
     """
     with modes_kept(model), torch.no_grad():
         model.train()  # some heads predict in other units in evaluation
@@ -128,12 +128,12 @@ def detection_score(cfg: Config, split: str = 'test', metric: str = 'coco/bbox_m
     """The function that evaluates a model on a split of a config.
 
     Args:
-        cfg (Config): Config of the model, with data loader and evaluator of the split.
-        split (str): ``'val'`` or ``'test'``.
-        metric (str): Name of the metric that it gives.
+        cfg: Config of the model, with data loader and evaluator of the split.
+        split: ``'val'`` or ``'test'``.
+        metric: Name of the metric that it gives.
 
     Returns:
-        Callable[[nn.Module], float]: Takes the model.
+        Takes the model.
 
     Raises:
         FileNotFoundError: Data are missing.
@@ -167,8 +167,8 @@ def reestimated_norms(model: nn.Module, batches: Iterable[Any]) -> Iterator[None
     are, gives outputs of another scale, which the running statistics behind it do not fit.
 
     Args:
-        model (nn.Module): A detector; unchanged afterwards.
-        batches (Iterable[Any]): What its data preprocessor takes, at least one.
+        model: A detector; unchanged afterwards.
+        batches: What its data preprocessor takes, at least one.
     """
     names = [name for name, module in model.named_modules() if isinstance(module, _BatchNorm)]
     norms = [model.get_submodule(name) for name in names]
@@ -185,10 +185,10 @@ def sensitivity_table(result: Sensitivity) -> list[dict[str, Any]]:
     """A row for the reference and one for each group, rows for :func:`format_rows`.
 
     Args:
-        result (Sensitivity): From :func:`sensitivity`.
+        result: From :func:`sensitivity`.
 
     Returns:
-        list[dict[str, Any]]: The group that quantization harms most comes first.
+        The group that quantization harms most comes first.
     """
     quantized = 'all' if result.all_but_one else 'none'
     rows = [dict(quantized=quantized, layers=None, score=result.reference, change=0.0)]
@@ -203,11 +203,11 @@ def plot_sensitivity(result: Sensitivity, score_name: str = 'loss') -> Figure:
     """Draw how each group changes the score, most harmful quantization on top.
 
     Args:
-        result (Sensitivity): From :func:`sensitivity`.
-        score_name (str): What the score is, for the axis.
+        result: From :func:`sensitivity`.
+        score_name: What the score is, for the axis.
 
     Returns:
-        Figure: To be saved by its ``savefig``.
+        To be saved by its ``savefig``.
     """
     figure = Figure(figsize=(8, 1.4 + 0.25 * len(result.groups)), layout='tight')
     panel = figure.subplots()

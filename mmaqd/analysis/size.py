@@ -1,54 +1,45 @@
 """Size of the weights and number of bit operations of a detector, from its quantization table.
 
-A row of that table is anything with the attributes ``module``, ``weight_bits``, ``input_bits`` and
-``num_weights``, as :func:`mmaqd.conversion.quantization_table` gives them.
+The table is that of :func:`mmaqd.models.quantization_table.quantization_table`.
 """
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterable, Mapping, Protocol, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 from mmengine.config import Config
 
 from mmaqd.engine.pipelines import evaluation_pipeline
+from mmaqd.models.quantization_table import LayerQuantization
 
 _FLOAT_BITS = 32
 _SHOWN = 4
 
 
-class TableRow(Protocol):
-    """What is needed of a row: a layer's name, bits (32 for float) and number of weights."""
-
-    module: str
-    weight_bits: int
-    input_bits: int
-    num_weights: int
-
-
-def packed_weight_bytes(rows: Iterable[TableRow]) -> int:
+def packed_weight_bytes(rows: Iterable[LayerQuantization]) -> int:
     """Bytes that the weights take when each layer's codes are packed without gaps.
 
     The sum over the layers of ceil(num_weights * weight_bits / 8). Biases, normalization and
     intervals are not counted.
 
     Args:
-        rows (Iterable[TableRow]): The quantization table.
+        rows: The quantization table.
 
     Returns:
-        int: Number of bytes.
+        Number of bytes.
     """
     return sum((row.num_weights * row.weight_bits + 7) // 8 for row in rows)
 
 
-def bit_operations(rows: Iterable[TableRow], macs: Mapping[str, int]) -> int:
+def bit_operations(rows: Iterable[LayerQuantization], macs: Mapping[str, int]) -> int:
     """Bit operations: the sum over the layers of MACs x weight bits x input bits.
 
     Args:
-        rows (Iterable[TableRow]): The quantization table.
-        macs (Mapping[str, int]): MACs by module name, from :func:`count_macs`.
+        rows: The quantization table.
+        macs: MACs by module name, from :func:`count_macs`.
 
     Returns:
-        int: Number of bit operations; layers that did not run count nothing.
+        Number of bit operations; layers that did not run count nothing.
 
     Raises:
         KeyError: If a module in ``macs`` has no row.
@@ -61,11 +52,11 @@ class LayerSize:
     """Size and work of one layer, and what they are for the same layer in float.
 
     Attributes:
-        module (str): Name in the model.
-        weight_bits (int): Bits of a weight, 32 for float.
-        input_bits (int): Bits of an input value, 32 for float, 8 for the image.
-        num_weights (int): Number of weights, without the bias.
-        macs (int): Multiply-accumulates in a forward pass, 0 for a layer that did not run.
+        module: Name in the model.
+        weight_bits: Bits of a weight, 32 for float.
+        input_bits: Bits of an input value, 32 for float, 8 for the image.
+        num_weights: Number of weights, without the bias.
+        macs: Multiply-accumulates in a forward pass, 0 for a layer that did not run.
     """
 
     module: str
@@ -100,15 +91,15 @@ class LayerSize:
         return self.macs * _FLOAT_BITS**2
 
 
-def layer_sizes(rows: Iterable[TableRow], macs: Mapping[str, int]) -> list[LayerSize]:
+def layer_sizes(rows: Iterable[LayerQuantization], macs: Mapping[str, int]) -> list[LayerSize]:
     """Size and work of every layer.
 
     Args:
-        rows (Iterable[TableRow]): The quantization table.
-        macs (Mapping[str, int]): MACs by module name, from :func:`count_macs`.
+        rows: The quantization table.
+        macs: MACs by module name, from :func:`count_macs`.
 
     Returns:
-        list[LayerSize]: In the order of the table.
+        In the order of the table.
 
     Raises:
         KeyError: If a module in ``macs`` has no row.
@@ -124,15 +115,16 @@ def layer_sizes(rows: Iterable[TableRow], macs: Mapping[str, int]) -> list[Layer
     ]
 
 
-def with_float_work(rows: Iterable[TableRow], macs: Mapping[str, int]) -> list[TableRow]:
+def with_float_work(rows: Iterable[LayerQuantization],
+                    macs: Mapping[str, int]) -> list[LayerQuantization]:
     """The rows, and a row in float for each module that multiplies without weights of its own.
 
     Args:
-        rows (Iterable[TableRow]): The quantization table.
-        macs (Mapping[str, int]): MACs by module name, of the same model.
+        rows: The quantization table.
+        macs: MACs by module name, of the same model.
 
     Returns:
-        list[TableRow]: Rows for everything in ``macs``.
+        Rows for everything in ``macs``.
     """
     table = list(rows)
     known = {row.module for row in table}
@@ -146,10 +138,10 @@ def image_size(cfg: Config) -> tuple[int, int]:
     """Height and width of a test image as it enters the detector of a config.
 
     Args:
-        cfg (Config): A config whose test pipeline has a ``Resize`` with a ``scale``.
+        cfg: A config whose test pipeline has a ``Resize`` with a ``scale``.
 
     Returns:
-        tuple[int, int]: The scale of that ``Resize`` (width x height), padded to a multiple of
+        The scale of that ``Resize`` (width x height), padded to a multiple of
         the data preprocessor's ``pad_size_divisor``.
 
     Raises:
@@ -168,10 +160,10 @@ def size_table(layers: Sequence[LayerSize]) -> list[dict[str, Any]]:
     """A row for each layer and one for their total, rows for :func:`mmaqd.analysis.format_rows`.
 
     Args:
-        layers (Sequence[LayerSize]): From :func:`layer_sizes`.
+        layers: From :func:`layer_sizes`.
 
     Returns:
-        list[dict[str, Any]]: Integers, and a share of the MACs in percent; the columns that start
+        Integers, and a share of the MACs in percent; the columns that start
         with ``float`` are those of the float twin.
     """
     all_macs = sum(layer.macs for layer in layers)
@@ -200,10 +192,10 @@ def size_summary(layers: Sequence[LayerSize]) -> str:
     """The totals, how much smaller they are than those of the float twin, and what is in float.
 
     Args:
-        layers (Sequence[LayerSize]): From :func:`layer_sizes`.
+        layers: From :func:`layer_sizes`.
 
     Returns:
-        str: Weights in MB (10^6 bytes) and bit operations in 10^9.
+        Weights in MB (10^6 bytes) and bit operations in 10^9.
     """
     size = sum(layer.weight_bytes for layer in layers)
     float_size = sum(layer.float_weight_bytes for layer in layers)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any, Collection, Iterator, Optional, Sequence
+from typing import Any, Collection, Iterator, Sequence
 
 import torch.nn as nn
 from torch import Tensor
@@ -55,13 +55,13 @@ def group_layers(layers: Collection[str],
     """Put layers into groups.
 
     Args:
-        layers (Collection[str]): Names of layers.
-        by (str): ``'stage'`` (see :func:`stage_of`) or ``'layer'`` (each its own group).
-        patterns (Sequence[str]): Shell patterns over the names (``*`` also matches dots), a group
+        layers: Names of layers.
+        by: ``'stage'`` (see :func:`stage_of`) or ``'layer'`` (each its own group).
+        patterns: Shell patterns over the names (``*`` also matches dots), a group
             for each; replaces ``by``.
 
     Returns:
-        dict[str, list[str]]: Names of the layers by the name of the group.
+        Names of the layers by the name of the group.
 
     Raises:
         ValueError: A pattern matches no layer, or ``by`` is unknown.
@@ -94,9 +94,9 @@ def only_quantized(model: nn.Module,
     scale, if it was trained so: in float such a layer works with the normalized weights.
 
     Args:
-        model (nn.Module): A model; one without quantized layers stays as it is.
-        layers (Collection[str]): Names of those that stay quantized.
-        keep_normalized (bool): Normalize the weights of layers in float as their quantizer does.
+        model: A model; one without quantized layers stays as it is.
+        layers: Names of those that stay quantized.
+        keep_normalized: Normalize the weights of layers in float as their quantizer does.
             False takes the weights as they are, as the checkpoint of a float model needs it.
 
     Raises:
@@ -136,7 +136,7 @@ class _NormalizingQuantizer(nn.Module):
         return self.kernel.normalized(x)
 
 
-def _without_rounding(layer: QuantLayer, keep_normalized: bool) -> Optional[nn.Module]:
+def _without_rounding(layer: QuantLayer, keep_normalized: bool) -> nn.Module | None:
     quantizer = layer.weight_quantizer
     if keep_normalized and quantizer is not None and quantizer.kernel.normalizes:
         return _NormalizingQuantizer(quantizer.kernel)

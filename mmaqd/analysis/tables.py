@@ -15,10 +15,10 @@ def format_rows(rows: Sequence[Row]) -> str:
     """Rows as an aligned table for the console.
 
     Args:
-        rows (Sequence[Row]): Values by the title of their column, the same titles in every row.
+        rows: Values by the title of their column, the same titles in every row.
 
     Returns:
-        str: Several lines; floats have four significant digits, None is shown as ``-``.
+        Several lines; floats have four significant digits, None is shown as ``-``.
     """
     if not rows:
         return '(nothing)'
@@ -33,11 +33,11 @@ def write_rows(rows: Sequence[Row], stem: str | Path) -> list[Path]:
     """Write rows as ``<stem>.csv`` and ``<stem>.json``, numbers in full.
 
     Args:
-        rows (Sequence[Row]): Values by the title of their column, at least one row.
-        stem (str | Path): Path without an ending, in an existing folder.
+        rows: Values by the title of their column, at least one row.
+        stem: Path without an ending, in an existing folder.
 
     Returns:
-        list[Path]: The files.
+        The files.
     """
     csv_path, json_path = Path(f'{stem}.csv'), Path(f'{stem}.json')
     with csv_path.open('w', newline='') as file:

@@ -7,7 +7,7 @@ checkpoint comes from anywhere, so that text is never handed on in a form that r
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping
 
 import torch
 
@@ -28,7 +28,7 @@ class StateMetadata(OrderedDict):
     or saved it is an ordinary OrderedDict.
     """
 
-    file: Optional[str] = None
+    file: str | None = None
 
     def get(self, key: str, default: Any = None) -> dict:
         return {**(super().get(key) or default or {}), 'loaded': True, 'file': self.file}
@@ -37,7 +37,7 @@ class StateMetadata(OrderedDict):
         return OrderedDict, (), None, None, iter(self.items())
 
 
-def mark_as_loaded(state: Mapping[str, Any], file: Optional[str]) -> OrderedDict:
+def mark_as_loaded(state: Mapping[str, Any], file: str | None) -> OrderedDict:
     """A shallow copy of a state dict that tells where it came from; the file may be unknown."""
     marked = OrderedDict(state)
     given = getattr(state, '_metadata', None)
@@ -46,7 +46,7 @@ def mark_as_loaded(state: Mapping[str, Any], file: Optional[str]) -> OrderedDict
     return marked
 
 
-def file_of(state: Mapping[str, Any]) -> Optional[str]:
+def file_of(state: Mapping[str, Any]) -> str | None:
     """The file that a state dict was read from, as far as it is known."""
     return getattr(getattr(state, '_metadata', None), 'file', None)
 

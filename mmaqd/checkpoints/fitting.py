@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping
 
 import torch.nn as nn
 from mmengine.runner import checkpoint as mmengine_checkpoint
@@ -69,7 +69,7 @@ def refuse_low_bits_in_float(module: nn.Module, state: Mapping[str, Any]) -> Non
 
 
 @contextmanager
-def naming_the_file(file: Optional[str]) -> Iterator[None]:
+def naming_the_file(file: str | None) -> Iterator[None]:
     """Let the errors of a block name the file that a state came from, as far as it is known."""
     try:
         yield
@@ -122,8 +122,7 @@ def _check_structure(module: nn.Module, given: Mapping[str, Any], prefix: str, w
         if key in expected and expected[key].shape != getattr(given[key], 'shape', None)
     ]
     problems = {
-        'lacks':
-        lacking if whole else [key for key in lacking if key.startswith(quantizers)],
+        'lacks': lacking if whole else [key for key in lacking if key.startswith(quantizers)],
         'has also': [key for key in given if key not in expected],
         # Of what quantizers learn, they say themselves which option makes the shape.
         'has in another shape': [] if learned.issuperset(reshaped) else reshaped,

@@ -37,7 +37,7 @@ def refuse_stored_codes(state: Mapping[str, Any]) -> None:
             f'The weights of {packed} layers come from a packed file, which holds their codes and '
             'not the float weights that training goes on from. Train from the checkpoint that was '
             "packed, or add dict(type='mmaqd.TrainPackedHook') to custom_hooks to start from the "
-            'levels.')
+            'grid points.')
 
 
 def spread_levels(module: nn.Module, state: dict) -> None:

@@ -25,7 +25,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ class WeightLayout:
 def pack_state(state: Mapping[str, Tensor],
                layouts: Mapping[str, WeightLayout],
                about: Mapping[str, str],
-               parts: Optional[Mapping[str, Sequence[str]]] = None) -> bytes:
+               parts: Mapping[str, Sequence[str]] | None = None) -> bytes:
     """The content of a packed file.
 
     Args:

@@ -6,7 +6,7 @@ import os.path as osp
 import pickle
 import re
 import threading
-from typing import Any, Callable, Union
+from typing import Any, Callable
 
 import torch
 
@@ -16,7 +16,7 @@ from .contents import safe_content
 from .errors import REPLACE, CheckpointError
 from .packed import read_packed_file
 
-MapLocation = Union[str, Callable, torch.device, None]
+MapLocation = str | Callable | torch.device | None
 
 # Since this version an allow-list can map the name in a file to a function of ours.
 _HAS_NAMED_SAFE_GLOBALS = tuple(int(n) for n in torch.__version__.split('.')[:2]) >= (2, 7)

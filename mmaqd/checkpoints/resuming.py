@@ -5,7 +5,7 @@ import os
 import os.path as osp
 import re
 from functools import wraps
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.runner import FlexibleRunner, Runner
@@ -20,7 +20,7 @@ _WARNING = 30
 _RAW = (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
-def last_whole_checkpoint(work_dir: str) -> Optional[str]:
+def last_whole_checkpoint(work_dir: str) -> str | None:
     """The checkpoint that a run in ``work_dir`` goes on from.
 
     It is the one that MMEngine's file ``last_checkpoint`` names. Where that is half written, or the
@@ -54,7 +54,7 @@ def last_whole_checkpoint(work_dir: str) -> Optional[str]:
                           'that is elsewhere.')
 
 
-def _named(work_dir: str) -> Optional[str]:
+def _named(work_dir: str) -> str | None:
     """What ``last_checkpoint`` says; None without that file."""
     try:
         with open(osp.join(work_dir, 'last_checkpoint'), encoding='utf-8', errors='replace') as f:
@@ -63,7 +63,7 @@ def _named(work_dir: str) -> Optional[str]:
         return None
 
 
-def _candidates(work_dir: str, named: Optional[str]) -> list[str]:
+def _candidates(work_dir: str, named: str | None) -> list[str]:
     """Paths that may be resumed from, the best one first."""
     found = []
     if named:
@@ -81,7 +81,7 @@ def _candidates(work_dir: str, named: Optional[str]) -> list[str]:
     return list(unique.values())
 
 
-def _fault(path: str) -> Optional[str]:
+def _fault(path: str) -> str | None:
     if osp.isdir(path):  # deepspeed writes folders
         return None
     try:
@@ -90,7 +90,7 @@ def _fault(path: str) -> Optional[str]:
         return f'not readable ({error.strerror})'
 
 
-def _why_not(named: Optional[str], work_dir: str) -> str:
+def _why_not(named: str | None, work_dir: str) -> str:
     if named is None:
         return f'{work_dir} has no file last_checkpoint'
     return f'last_checkpoint names {named!r}, which is not there'

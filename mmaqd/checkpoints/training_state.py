@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 import os.path as osp
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 import torch
 from mmengine.hooks import CheckpointHook, Hook
@@ -86,7 +86,7 @@ class ResumeCheck(Hook):
             refuse_low_bits_in_float(model, state)
         if own and not quantizer_names(state):
             self._refuse('it is that of a float model, and the model has low bits')
-        anew = [name for name in own if not _is_started(state, name)]
+        anew = [name for name in own if not _is_initialized(state, name)]
         if anew:
             runner.logger.warning(
                 f'{len(anew)} of {len(own)} quantizers have no value in {self.path} and start '
@@ -181,7 +181,7 @@ def keep_own_paths(info: dict, runner: Runner) -> None:
                                  if type(each) is int] if isinstance(ids, (list, tuple)) else []
 
 
-def _inside(path: Any, folders: list[str]) -> Optional[str]:
+def _inside(path: Any, folders: list[str]) -> str | None:
     """The path, if it names a checkpoint straight in one of the folders; or such a one there."""
     if not isinstance(path, str) or not path.endswith('.pth'):
         return None
@@ -193,7 +193,7 @@ def _inside(path: Any, folders: list[str]) -> Optional[str]:
     return None
 
 
-def _is_started(state: dict, name: str) -> bool:
+def _is_initialized(state: dict, name: str) -> bool:
     value = state.get(f'{name}.initialized')
     if value is None:  # one for all levels
         value = state.get(f'{name.rpartition(".")[0]}.initialized')

@@ -1,7 +1,7 @@
 """Refuse values that no training leaves behind and that no module can be given as they are."""
 from __future__ import annotations
 
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping
 
 import torch
 import torch.nn as nn
@@ -43,7 +43,7 @@ def check_values(module: nn.Module, state: Mapping[str, Any]) -> None:
                 'checkpoint, or save this one again where it was made.')
 
 
-def _fault(value: Any, own: Tensor) -> Optional[str]:
+def _fault(value: Any, own: Tensor) -> str | None:
     """What is wrong with one value, whatever it stands for."""
     if not isinstance(value, Tensor):
         return f'is a {type(value).__name__}, not a tensor'

@@ -8,7 +8,7 @@ The first file of an engine is the one that the others are compared with.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Optional, Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from .command_line import command_line
 from .options import make_parser
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mmaqd.export.latency import Latency
 
 
-def parse_args(argv: Optional[Sequence[str]], prog: Optional[str]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__, prog)
     parser.add_argument(
@@ -70,7 +70,7 @@ def plot(latencies: list[Latency], path: str) -> None:
     figure.savefig(path)
 
 
-def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Measure as the command line says."""
     args = parse_args(argv, prog)
     files = dict(parse_file(each) for each in args.files)

@@ -1,14 +1,14 @@
-"""Quantize a trained float detector without training: only the intervals are started, from data."""
+"""Quantize a trained float detector without training: only intervals are initialized."""
 from __future__ import annotations
 
 import argparse
-from typing import Optional, Sequence
+from typing import Sequence
 
 from .command_line import command_line
 from .options import add_cfg_options, make_parser
 
 
-def parse_args(argv: Optional[Sequence[str]], prog: Optional[str]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
     """Read the command line."""
     parser = make_parser(__doc__, prog)
     parser.add_argument('config', help='path of the low-bit config')
@@ -24,7 +24,7 @@ def parse_args(argv: Optional[Sequence[str]], prog: Optional[str]) -> argparse.N
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Calibrate as the command line says."""
     args = vars(parse_args(argv, prog))
     with command_line():

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Optional, Sequence
+from typing import Sequence
 
 from mmaqd.version import __version__
 
@@ -11,6 +11,8 @@ from .table import Command, Table
 TABLE = Table(
     'Low-bit object detectors for MMDetection 3.x, by config alone.', {
         'From a float detector to a low-bit one': (
+            Command('quantize-config', 'mmaqd.cli.quantize_config',
+                    'Write the low-bit config of any detector from its float one.'),
             Command('train', 'mmaqd.cli.train',
                     'Train the detector of a config, float or low-bit.'),
             Command('test', 'mmaqd.cli.test', 'Evaluate a checkpoint, or an exported file.'),
@@ -37,7 +39,7 @@ TABLE = Table(
     })
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command ``mmaqd`` with these arguments, or those of the process; the exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments == ['--version']:

@@ -11,7 +11,7 @@ import tempfile
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Iterator, Sequence
 
 IMAGES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 WRITTEN = ('.bmp', '.jpeg', '.jpg', '.png')
@@ -44,7 +44,7 @@ def runtime_places() -> Iterator[Path]:
         yield Path(folder) / 'export' / 'runtime.py'
 
 
-def parse_args(argv: Optional[Sequence[str]], prog: Optional[str]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, prog=prog)
     parser.add_argument('model', help='ONNX file that mmaqd export wrote')
@@ -186,7 +186,7 @@ def run(runtime: ModuleType, args: argparse.Namespace) -> int:
     return 1 if skipped else 0
 
 
-def main(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
     """Detect as the command line says; errors are one sentence."""
     args = parse_args(argv, prog)
     warnings.showwarning = lambda message, *_, **__: print(f'Note: {message}', file=sys.stderr)

@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.config import DictAction
 
 
-def make_parser(doc: str, prog: Optional[str] = None) -> argparse.ArgumentParser:
+def make_parser(doc: str, prog: str | None = None) -> argparse.ArgumentParser:
     """A parser without arguments.
 
     Args:
@@ -41,7 +41,7 @@ def take_local_rank(args: argparse.Namespace) -> dict[str, Any]:
     return others
 
 
-def parser_for_checkpoint(doc: str, out: str, prog: Optional[str]) -> argparse.ArgumentParser:
+def parser_for_checkpoint(doc: str, out: str, prog: str | None) -> argparse.ArgumentParser:
     """A parser of a config, its checkpoint and the file that is made of them.
 
     Args:

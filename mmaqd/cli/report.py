@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 from .command_line import command_line
 from .options import add_cfg_options, make_parser
@@ -33,7 +33,7 @@ def main(argv: Sequence[str], prog: str) -> int:
     return TABLE.run([_SIZE, *argv] if is_config else argv, prog)
 
 
-def model_size(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
+def model_size(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Bytes of the weights and bit operations of each layer and in total, beside the float twin's.
 
     mmaqd report size CONFIG --shape 800 1344
@@ -53,7 +53,7 @@ def model_size(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None)
         report_size(cfg, model, quantization_table(model), args.out, args.shape)
 
 
-def plot_intervals(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
+def plot_intervals(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Intervals over a training that had the hook mmaqd.LogIntervalsHook, from its work dir."""
     parser = make_parser(plot_intervals.__doc__, prog)
     parser.add_argument('work_dir', help='work dir of the training')
@@ -64,7 +64,7 @@ def plot_intervals(argv: Optional[Sequence[str]] = None, prog: Optional[str] = N
         report_intervals(**args)
 
 
-def quantization_noise(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
+def quantization_noise(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Signal to quantization noise ratio of each layer, and histograms with the quantizers' levels.
 
     mmaqd report noise CONFIG CHECKPOINT --layers 'neck.*'
@@ -78,7 +78,7 @@ def quantization_noise(argv: Optional[Sequence[str]] = None, prog: Optional[str]
         report_quantization_noise(**args)
 
 
-def sensitivity(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
+def sensitivity(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Loss or AP with one layer or stage quantized at a time and all else in float, or the reverse.
 
     mmaqd report sensitivity CONFIG CHECKPOINT
@@ -100,7 +100,7 @@ def sensitivity(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None
         report_sensitivity(**args)
 
 
-def level_statistics(argv: Optional[Sequence[str]] = None, prog: Optional[str] = None) -> None:
+def level_statistics(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Statistics of each pyramid level in the head against those that its BN normalizes by.
 
     mmaqd report levels CONFIG CHECKPOINT --layers '*.cls_convs.*'
@@ -113,7 +113,7 @@ def level_statistics(argv: Optional[Sequence[str]] = None, prog: Optional[str] =
         report_level_statistics(**args)
 
 
-def _parser_for_model(doc: str, prog: Optional[str], **defaults: Any) -> argparse.ArgumentParser:
+def _parser_for_model(doc: str, prog: str | None, **defaults: Any) -> argparse.ArgumentParser:
     """A parser of config, checkpoint and the data to look at, with defaults of the latter."""
     parser = _parser_for_config(doc, prog)
     parser.add_argument('checkpoint', help='checkpoint of its model')
@@ -131,7 +131,7 @@ def _parser_for_model(doc: str, prog: Optional[str], **defaults: Any) -> argpars
     return parser
 
 
-def _parser_for_config(doc: str, prog: Optional[str]) -> argparse.ArgumentParser:
+def _parser_for_config(doc: str, prog: str | None) -> argparse.ArgumentParser:
     """A parser of a config and where the files go."""
     parser = make_parser(doc, prog)
     parser.add_argument('config', help='path of the config')

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Mapping, Sequence
 
 USAGE_ERROR = 2  # the exit status, as argparse's
+MISSING_PACKAGE = 1
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,22 @@ class Command:
     def run(self, argv: Sequence[str], prog: str) -> int:
         """Call it; the exit status."""
         module, _, function = self.place.partition(':')
-        return getattr(import_module(module), function or 'main')(argv, prog) or 0
+        try:
+            called = getattr(import_module(module), function or 'main')
+        except ModuleNotFoundError as error:
+            print(f'{prog}: {_what_is_missing(error)}', file=sys.stderr)
+            return MISSING_PACKAGE
+        return called(argv, prog) or 0
+
+
+def _what_is_missing(error: ModuleNotFoundError) -> ImportError:
+    """The error that says what to install, where a package of MMDetection's stack is missing."""
+    try:
+        from mmaqd.compat import check_versions
+        check_versions()
+    except ImportError as better:
+        return better
+    raise error
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """Which layers have a quantized twin, and why the others have none."""
 from __future__ import annotations
 
-from typing import Optional
-
 import torch.nn as nn
 from mmcv.cnn.bricks import wrappers
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
@@ -50,7 +48,7 @@ def is_attention(module: object) -> bool:
     return type(module) is nn.MultiheadAttention
 
 
-def why_not(module: nn.Module, readers: dict[nn.Module, str]) -> Optional[str]:
+def why_not(module: nn.Module, readers: dict[nn.Module, str]) -> str | None:
     """Why a module can't be quantized, None if it can.
 
     Args:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Collection, Mapping, Optional, Sequence
+from typing import Any, Collection, Mapping, Sequence
 
 ROLES = ('weight_quantizer', 'input_quantizer')
 _SELECTORS = ('pattern', 'module_type')
@@ -13,8 +13,8 @@ _SELECTORS = ('pattern', 'module_type')
 class Assignment:
     """Quantizer configs of one module; None means float."""
 
-    weight_quantizer: Optional[dict]
-    input_quantizer: Optional[dict]
+    weight_quantizer: dict | None
+    input_quantizer: dict | None
 
     @property
     def is_float(self) -> bool:
@@ -39,8 +39,8 @@ class QuantizationPolicy:
     """
 
     def __init__(self,
-                 weight_quantizer: Optional[dict] = None,
-                 input_quantizer: Optional[dict] = None,
+                 weight_quantizer: dict | None = None,
+                 input_quantizer: dict | None = None,
                  rules: Sequence[dict] = ()) -> None:
         self.default = Assignment(weight_quantizer, input_quantizer)
         self.rules = [_checked(rule, position) for position, rule in enumerate(rules)]
@@ -119,7 +119,7 @@ def _selection(rule: dict) -> str:
     return ', '.join(f'{key} {rule[key]!r}' for key in _SELECTORS if key in rule)
 
 
-def _override(base: Optional[dict], change: Optional[dict], rule: dict) -> Optional[dict]:
+def _override(base: dict | None, change: dict | None, rule: dict) -> dict | None:
     if change is None or 'type' in change:
         return change
     if base is None:

@@ -1,7 +1,7 @@
 """Float model to quantized model: swap its layers in place."""
 from __future__ import annotations
 
-from typing import Callable, Mapping, Optional, Sequence, Union
+from typing import Callable, Mapping, Sequence
 
 import torch.nn as nn
 from mmengine.logging import print_log
@@ -23,12 +23,12 @@ _HARMLESS = (_InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.Embedding, nn.Embeddi
 _SHOWN = 8
 
 # What a rule can be about.
-Target = Union[nn.Module, Projection]
+Target = nn.Module | Projection
 
 
 def prepare(model: nn.Module,
-            weight_quantizer: Optional[dict] = None,
-            input_quantizer: Optional[dict] = None,
+            weight_quantizer: dict | None = None,
+            input_quantizer: dict | None = None,
             rules: Sequence[dict] = ()) -> nn.Module:
     """Swap the layers of ``model`` that multiply by weights for quantized ones.
 
@@ -163,7 +163,7 @@ def _quantized(name: str, target: Target, assignment: Assignment,
                attentions: Mapping[nn.Module, nn.Module]) -> QuantLayer:
     """The quantized layer for a target; that for a projection is put into its attention."""
 
-    def make(weight: Optional[dict], inputs: Optional[dict]) -> QuantLayer:
+    def make(weight: dict | None, inputs: dict | None) -> QuantLayer:
         if isinstance(target, Projection):
             return attentions[target.attention].quantize_projection(target.name, weight, inputs)
         return TWINS[type(target)].from_float(target, weight, inputs)
@@ -225,3 +225,27 @@ def _replace(model: nn.Module, swapped: Mapping[nn.Module, nn.Module]) -> None:
         for key, child in parent._modules.items():
             if child in swapped:
                 parent._modules[key] = swapped[child]
+
+
+def selectable(model: nn.Module) -> dict[str, list[str]]:
+    """The names of a float model's modules that rules select, each with its names of classes."""
+    weighted = _weighted_modules(model)
+    return {
+        name: _types(target, name, weighted)
+        for name, target in weighted.items() if not is_attention(target)
+    }
+
+
+def refusals(model: nn.Module) -> dict[str, str]:
+    """Why modules of a float model can't be quantized: rules must leave these in float.
+
+    Returns:
+        The reason by the name of the module, under each of its names.
+    """
+    readers = weights_read(model)
+    reasons = {
+        name: why_not(target, readers)
+        for name, target in _weighted_modules(model).items()
+        if not isinstance(target, (Projection, *_HARMLESS)) and _holds_weight(target)
+    }
+    return {name: reason for name, reason in reasons.items() if reason is not None}

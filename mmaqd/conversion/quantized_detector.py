@@ -2,27 +2,27 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any, Optional
+from typing import Any
 
 import torch.nn as nn
 from mmengine.logging import print_log
 
 from mmaqd.checkpoints import refuse_foreign_state
 from mmaqd.models.dense_heads import check_levels_are_named
+from mmaqd.models.quantization_table import format_table, quantization_table
 from mmaqd.quantizers import Quantizer, WeightQuantizer
 from mmaqd.quantizers.batch_statistics import frozen_norms
 from mmaqd.registry import MODELS
 
 from .prepare import prepare
-from .report import format_table, quantization_table
 from .schema import check_block, check_detector, check_distillation
 from .teacher import add_distillation
 
 
 @MODELS.register_module()
-def QuantizedDetector(detector: Optional[str] = None,
-                      quantization: Optional[dict] = None,
-                      distillation: Optional[dict] = None,
+def QuantizedDetector(detector: str | None = None,
+                      quantization: dict | None = None,
+                      distillation: dict | None = None,
                       **arguments: Any) -> nn.Module:
     """Build an upstream detector and quantize its layers.
 

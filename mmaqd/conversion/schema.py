@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Iterator, Optional, Union, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Iterator, Union, get_args, get_origin, get_type_hints
 
 from mmaqd.layers import MultiLevelQuantizer
 from mmaqd.quantizers import ActivationQuantizer, WeightQuantizer
@@ -116,13 +117,13 @@ def _check_quantizer(cfg: Any, role: str, where: str) -> None:
     _check_values(cfg, found, where)
 
 
-def _class_of(type_: Any) -> Optional[type]:
+def _class_of(type_: Any) -> type | None:
     if isinstance(type_, type):
         return type_
     return QUANTIZERS.get(type_) if isinstance(type_, str) and type_ else None
 
 
-def _check_values(cfg: dict, quantizer: Optional[type], where: str) -> None:
+def _check_values(cfg: dict, quantizer: type | None, where: str) -> None:
     """Compare the values with the type hints of the quantizer's arguments."""
     hints = get_type_hints(quantizer.__init__) if quantizer else {}
     for key, value in cfg.items():
@@ -135,7 +136,7 @@ def _check_values(cfg: dict, quantizer: Optional[type], where: str) -> None:
 
 def _kinds(hint: Any) -> Iterator[type]:
     """The plain types that a hint allows; none if it is of another kind."""
-    if get_origin(hint) is Union:
+    if get_origin(hint) in (Union, UnionType):
         for each in get_args(hint):
             yield from _kinds(each)
     elif hint in (bool, int, float, str, type(None)):

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Optional, Union
 
 import torch
 import torch.nn as nn
@@ -60,9 +59,9 @@ class TeacherSource:
         scope: Default scope of types in ``cfg`` that are written without one.
     """
 
-    cfg: Union[dict, str]
+    cfg: dict | str
     checkpoint: str
-    scope: Optional[str] = None
+    scope: str | None = None
 
     def build(self) -> nn.Module:
         """Build the teacher and load its weights.

@@ -5,7 +5,7 @@ import ast
 import inspect
 import textwrap
 from functools import lru_cache
-from typing import Iterator, Optional
+from typing import Iterator
 
 import torch.nn as nn
 
@@ -35,7 +35,7 @@ def weights_read(model: nn.Module) -> dict[nn.Module, str]:
     return found
 
 
-def _resolve(module: nn.Module, path: tuple[str, ...]) -> Optional[nn.Module]:
+def _resolve(module: nn.Module, path: tuple[str, ...]) -> nn.Module | None:
     for name in path:
         module = getattr(module, '_modules', {}).get(name)
     return module
@@ -71,7 +71,7 @@ def _methods(cls: type) -> Iterator[ast.AST]:
             continue
 
 
-def _path(node: ast.AST) -> Optional[tuple[str, ...]]:
+def _path(node: ast.AST) -> tuple[str, ...] | None:
     """('a', 'b') for the expression ``self.a.b``."""
     names: list[str] = []
     while isinstance(node, ast.Attribute):

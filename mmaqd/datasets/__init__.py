@@ -1,4 +1,4 @@
 """Data that is generated rather than downloaded."""
-from mmaqd.datasets.shapes import IMAGE_SIZE, ShapesSpec, ensure_shapes, find_shapes
+from .shapes import IMAGE_SIZE, ShapesSpec, ensure_shapes, find_shapes
 
 __all__ = ['IMAGE_SIZE', 'ShapesSpec', 'ensure_shapes', 'find_shapes']

@@ -18,10 +18,10 @@ def unit_polygon(name: str) -> np.ndarray:
     """Outline of a shape around the origin, before it is turned and scaled.
 
     Args:
-        name (str): One of :data:`CLASSES`.
+        name: One of :data:`CLASSES`.
 
     Returns:
-        np.ndarray: float64 vertices of shape (num_vertices, 2), within [-1, 1].
+        Vertices (num_vertices, 2), float64, within [-1, 1].
 
     Raises:
         KeyError: If ``name`` is not one of :data:`CLASSES`.
@@ -43,13 +43,13 @@ def shape_polygon(name: str, size: float, aspect: float, angle: float) -> np.nda
     """Outline of a shape whose bounding box starts at (0, 0) and whose longer side is ``size``.
 
     Args:
-        name (str): One of :data:`CLASSES`.
-        size (float): Longer side of the bounding box, in pixels.
-        aspect (float): Width over height before the shape is turned, > 0.
-        angle (float): Turn in radians.
+        name: One of :data:`CLASSES`.
+        size: Longer side of the bounding box, in pixels.
+        aspect: Width over height before the shape is turned, > 0.
+        angle: Turn in radians.
 
     Returns:
-        np.ndarray: float64 vertices of shape (num_vertices, 2), in pixels.
+        Vertices (num_vertices, 2), float64, in pixels.
     """
     polygon = unit_polygon(name) * [np.sqrt(aspect), 1 / np.sqrt(aspect)]
     cos, sin = np.cos(angle), np.sin(angle)
@@ -62,11 +62,11 @@ def textured_background(size: int, rng: np.random.Generator) -> np.ndarray:
     """Random background: soft coloured blobs, a stripe pattern and fine noise.
 
     Args:
-        size (int): Side of the square image, in pixels.
-        rng (np.random.Generator): Source of randomness.
+        size: Side of the square image, in pixels.
+        rng: Source of randomness.
 
     Returns:
-        np.ndarray: uint8 image of shape (size, size, 3).
+        Image (size, size, 3), uint8.
     """
     base = rng.uniform(50, 200) + rng.uniform(-20, 20, 3)
     image = np.broadcast_to(base.astype(np.float32), (size, size, 3)).copy()
@@ -85,9 +85,9 @@ def draw_shape(image: np.ndarray, polygon: np.ndarray, rng: np.random.Generator)
     """Fill a polygon, in place, with a colour that stands out from what lies under it.
 
     Args:
-        image (np.ndarray): uint8 image of shape (height, width, 3).
-        polygon (np.ndarray): Vertices of shape (num_vertices, 2), in pixels, inside the image.
-        rng (np.random.Generator): Source of randomness.
+        image: uint8 image of shape (height, width, 3).
+        polygon: Vertices of shape (num_vertices, 2), in pixels, inside the image.
+        rng: Source of randomness.
     """
     # Only the patch around the shape is touched: most shapes are small.
     top_left = np.floor(polygon.min(axis=0)).astype(int)

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from mmaqd.datasets.drawing import CLASSES, draw_shape, shape_polygon, textured_background
+from .drawing import CLASSES, draw_shape, shape_polygon, textured_background
 
 IMAGE_SIZE = 256
 
@@ -35,9 +35,9 @@ class ShapesSpec:
     """What to generate.
 
     Args:
-        num_train (int): Images in the training split, at least 1.
-        num_val (int): Images in the validation split, at least 1.
-        seed (int): Seed of everything random, at least 0.
+        num_train: Images in the training split, at least 1.
+        num_val: Images in the validation split, at least 1.
+        seed: Seed of everything random, at least 0.
 
     Raises:
         ValueError: If a number is out of range.
@@ -59,11 +59,11 @@ def ensure_shapes(root: str | Path, spec: ShapesSpec = ShapesSpec()) -> bool:
     """Write the data set unless it lies there complete and unchanged.
 
     Args:
-        root (str | Path): Folder of the data set, made when missing.
-        spec (ShapesSpec): What to generate.
+        root: Folder of the data set, made when missing.
+        spec: What to generate.
 
     Returns:
-        bool: True when files were written, False when all were found as recorded.
+        True when files were written, False when all were found as recorded.
 
     Raises:
         ValueError: If ``root`` holds a data set that was made from another spec.
@@ -90,11 +90,11 @@ def find_shapes(root: str | Path, spec: ShapesSpec = ShapesSpec()) -> bool:
     """Whether the data set lies below ``root``, every file with the recorded content.
 
     Args:
-        root (str | Path): Folder of the data set.
-        spec (ShapesSpec): What it must have been generated from.
+        root: Folder of the data set.
+        spec: What it must have been generated from.
 
     Returns:
-        bool: False when it was never finished, or when a file is missing or was changed.
+        False when it was never finished, or when a file is missing or was changed.
 
     Raises:
         ValueError: If ``root`` holds a data set that was made from another spec.

@@ -16,7 +16,7 @@ _ROOT = Path(__file__).resolve().parents[1] / '.mim'
 _TAIL_LINES = 40
 # What is worth a line of the console: progress, figures, and where the training went on.
 _GIST = re.compile(
-    r'- INFO - (Epoch\(.*|Started \d+ .*|resumed epoch.*|Load checkpoint from.*|Wrote .*)')
+    r'- INFO - (Epoch\(.*|Initialized \d+ .*|resumed epoch.*|Load checkpoint from.*|Wrote .*)')
 
 
 class ToolError(RuntimeError):
@@ -27,7 +27,7 @@ def tool_path(name: str) -> Path:
     """Path of one of our tools, in a checkout as well as in an installed package.
 
     Args:
-        name (str): File name, such as ``'train.py'``.
+        name: File name, such as ``'train.py'``.
     """
     return (_ROOT / 'tools' / name).resolve()
 
@@ -48,10 +48,10 @@ def run_tool(name: str,
     """Run one of our tools in a process of its own.
 
     Args:
-        name (str): File name of the tool, such as ``'train.py'``.
-        arguments (Sequence[str]): Its command line.
-        environment (dict[str, str], optional): Variables to set besides those that are set.
-        report (Callable[[str], None]): Takes the command and the lines of the log that tell of
+        name: File name of the tool, such as ``'train.py'``.
+        arguments: Its command line.
+        environment: Variables to set besides those that are set.
+        report: Takes the command and the lines of the log that tell of
             progress.
 
     Raises:
@@ -90,13 +90,13 @@ def start_tool(name: str, arguments: Sequence[str], environment: dict[str, str] 
     """Start one of our tools in a process of its own, which ends when this process is killed.
 
     Args:
-        name (str): File name of the tool, such as ``'train.py'``.
-        arguments (Sequence[str]): Its command line.
-        environment (dict[str, str], optional): Variables to set besides those that are set.
-        output (int | IO[str]): Where its output goes, as ``stdout`` of :class:`subprocess.Popen`.
+        name: File name of the tool, such as ``'train.py'``.
+        arguments: Its command line.
+        environment: Variables to set besides those that are set.
+        output: Where its output goes, as ``stdout`` of :class:`subprocess.Popen`.
 
     Returns:
-        subprocess.Popen: The process.
+        The process.
     """
     return subprocess.Popen([sys.executable, str(tool_path(name)), *arguments],
                             env={

@@ -35,10 +35,10 @@ class DemoModel:
     """A model of the demo and where its files lie.
 
     Args:
-        name (str): Its name in the table and of its folder.
-        config (str): Path of its config.
-        work_dir (Path): Folder of its training and evaluation.
-        checkpoint (Path): Checkpoint after the last epoch.
+        name: Its name in the table and of its folder.
+        config: Path of its config.
+        work_dir: Folder of its training and evaluation.
+        checkpoint: Checkpoint after the last epoch.
     """
 
     name: str
@@ -61,10 +61,10 @@ class Demo:
     """Everything that ``tools/demo.py`` does.
 
     Args:
-        work_dir (str | Path): Folder for checkpoints, logs, table and pictures.
-        data_root (str | Path): Folder of the generated data set, made when missing.
-        report (Callable[[str], None]): Takes the lines that a person sees.
-        spec (ShapesSpec): The data to generate.
+        work_dir: Folder for checkpoints, logs, table and pictures.
+        data_root: Folder of the generated data set, made when missing.
+        report: Takes the lines that a person sees.
+        spec: The data to generate.
     """
 
     def __init__(self,
@@ -93,10 +93,10 @@ class Demo:
         """Do what is left to do, then show the table and say where everything is.
 
         Args:
-            fresh (bool): Remove what earlier calls left, all but the data, and start over.
+            fresh: Remove what earlier calls left, all but the data, and start over.
 
         Returns:
-            list[str]: Names of the stages that ran.
+            Names of the stages that ran.
 
         Raises:
             ValueError: If ``work_dir`` holds files of something else.

@@ -20,15 +20,15 @@ class ReportRow:
     """One model of the table.
 
     Args:
-        model (str): Its name in the table.
-        ap (float): Box AP over IoU 0.5 to 0.95, in percent.
-        ap50 (float): Box AP at IoU 0.5, in percent.
-        weight_bits (str): Bits of the weights of most convs, then the exceptions.
-        input_bits (str): Bits of their inputs, likewise.
-        weight_megabytes (float): Weights of all convs, packed, in 10^6 bytes.
-        giga_bit_operations (float): MACs x weight bits x input bits for one image, in 10^9.
-        file_megabytes (float, optional): Its exported file, in 10^6 bytes; None if it has none.
-        latency_milliseconds (float, optional): One image through that file, likewise.
+        model: Its name in the table.
+        ap: Box AP over IoU 0.5 to 0.95, in percent.
+        ap50: Box AP at IoU 0.5, in percent.
+        weight_bits: Bits of the weights of most convs, then the exceptions.
+        input_bits: Bits of their inputs, likewise.
+        weight_megabytes: Weights of all convs, packed, in 10^6 bytes.
+        giga_bit_operations: MACs x weight bits x input bits for one image, in 10^9.
+        file_megabytes: Its exported file, in 10^6 bytes; None if it has none.
+        latency_milliseconds: One image through that file, likewise.
     """
 
     model: str
@@ -47,13 +47,13 @@ def report_row(model: str, config: str | Path, metrics: dict[str, float],
     """Describe a model by its config and its metrics.
 
     Args:
-        model (str): Name in the table.
-        config (str | Path): Its config.
-        metrics (dict[str, float]): What CocoMetric returned, AP in [0, 1].
-        image_size (int): Side of the square image that the bit operations are for, in pixels.
+        model: Name in the table.
+        config: Its config.
+        metrics: What CocoMetric returned, AP in [0, 1].
+        image_size: Side of the square image that the bit operations are for, in pixels.
 
     Returns:
-        ReportRow: The row of the table.
+        The row of the table.
     """
     _, detector = build_detector(config)
     rows = quantization_table(detector)
@@ -80,11 +80,11 @@ def write_report(rows: Sequence[ReportRow], folder: str | Path) -> str:
     """Write the table as ``results.md`` and ``results.json``.
 
     Args:
-        rows (Sequence[ReportRow]): The models, in the order of the table.
-        folder (str | Path): Existing folder for the two files.
+        rows: The models, in the order of the table.
+        folder: Existing folder for the two files.
 
     Returns:
-        str: The table as Markdown.
+        The table as Markdown.
     """
     lines = [['' if value is None else str(value) for value in asdict(row).values()]
              for row in rows]

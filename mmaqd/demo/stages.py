@@ -19,14 +19,14 @@ class Stage:
     """One step of a run.
 
     Args:
-        name (str): Unique name, by which the stage is recorded.
-        title (str): What the stage does, for the person who watches.
-        action (Callable[[], None]): Does the work. Called again after an interruption, it goes on
+        name: Unique name, by which the stage is recorded.
+        title: What the stage does, for the person who watches.
+        action: Does the work. Called again after an interruption, it goes on
             where it was or starts over; either way it ends with the stage done.
-        reset (Callable[[], None]): Removes what an earlier ``action`` left; called before
+        reset: Removes what an earlier ``action`` left; called before
             ``action`` unless that was begun with the same settings.
-        is_intact (Callable[[], bool]): Whether the products of a finished stage are still there.
-        settings (Any): What the products depend on, as JSON can hold it.
+        is_intact: Whether the products of a finished stage are still there.
+        settings: What the products depend on, as JSON can hold it.
     """
 
     name: str
@@ -46,12 +46,12 @@ def run_stages(stages: Sequence[Stage],
     gone, or when a stage before it ran.
 
     Args:
-        stages (Sequence[Stage]): Stages with distinct names.
-        record (str | Path): JSON file that remembers; made when missing.
-        report (Callable[[str], None]): Takes one line of progress per stage.
+        stages: Stages with distinct names.
+        record: JSON file that remembers; made when missing.
+        report: Takes one line of progress per stage.
 
     Returns:
-        list[str]: Names of the stages that ran.
+        Names of the stages that ran.
 
     Raises:
         ValueError: If two stages share a name, or the record is no record of stages.

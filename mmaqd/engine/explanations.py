@@ -2,13 +2,12 @@
 from __future__ import annotations
 
 from traceback import walk_tb
-from typing import Optional
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def explain_single_value(error: BaseException, model: nn.Module) -> Optional[ValueError]:
+def explain_single_value(error: BaseException, model: nn.Module) -> ValueError | None:
     """Name the BN that got one value per channel while training.
 
     Args:

@@ -15,7 +15,7 @@ from mmaqd.compat import check_data_files
 from mmaqd.invocation import command
 from mmaqd.quantizers import Quantizer, WeightQuantizer, calibrate
 
-from .hooks.reestimate_bn_hook import reestimate_batch_norm, trained_norms
+from .batch_norm import reestimate_batch_norm, trained_norms
 from .launch import build_runner, load_config
 from .pipelines import evaluation_pipeline, with_pipeline
 from .progress import Progress
@@ -27,7 +27,7 @@ def calibrate_checkpoint(config: str,
                          num_batches: int = 16,
                          reestimate_bn: bool = False,
                          cfg_options: dict | None = None) -> int:
-    """Start the intervals of a low-bit model with the weights of a float one, without training.
+    """Initialize the intervals of a low-bit model with the weights of a float one; no training.
 
     The batches are those of the training data, drawn at random by the config's seed, but they go
     through the test pipeline: images as the model will see them, without augmentation.
@@ -42,7 +42,7 @@ def calibrate_checkpoint(config: str,
         cfg_options: Dotted keys of the config and their new values.
 
     Returns:
-        Number of quantizers that were started.
+        Number of quantizers that were initialized.
 
     Raises:
         ValueError: ``num_batches`` is not positive, ``out`` is a folder, the config has no pipeline
@@ -70,7 +70,7 @@ def calibrate_checkpoint(config: str,
         # Behind a BN that is estimated anew weights may have another scale, elsewhere not.
         needs = dict(need_norms=True) if reestimate_bn else {}
         progress = Progress('Calibrating', num_batches)
-        started = calibrate(runner.model, _batches(runner, progress), **needs)
+        initialized = calibrate(runner.model, _batches(runner, progress), **needs)
         if reestimate_bn:
             runner.model.train()
             norms = trained_norms(runner.model)
@@ -84,10 +84,9 @@ def calibrate_checkpoint(config: str,
             save_param_scheduler=False,
             meta=dict(epoch=0, iter=0))
     norms = f' and {len(norms)} BN got new statistics' if reestimate_bn else ''
-    print(
-        f'Calibrated on {progress}: {started} quantizers got intervals{norms}. Wrote {out}. Next: '
-        f'{command("test", config, out)}')
-    return started
+    print(f'Calibrated on {progress}: {initialized} quantizers got intervals{norms}. Wrote {out}. '
+          f'Next: {command("test", config, out)}')
+    return initialized
 
 
 def calibration_loader(cfg: Config, seed: int | None = None) -> DataLoader:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import random
 from itertools import islice
-from typing import Any, Iterable, Iterator, Optional, Sequence
+from typing import Any, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -70,7 +70,7 @@ class SeededBatches:
         self.use = use
         self.epoch = 0
         self.to_skip = 0
-        self._begun: Optional[Iterator] = None
+        self._begun: Iterator | None = None
 
     def begin(self, num_batches: int) -> int:
         """Begin a pass, which the next iteration goes on with, and leave out its first batches.

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 import torch
 from mmengine.registry import DATA_SAMPLERS
@@ -65,7 +65,7 @@ def set_epoch(batches: Any, epoch: int) -> None:
         sampler.set_epoch(epoch)
 
 
-def fresh_batch_sampler(runner: Runner) -> Optional[BatchSampler]:
+def fresh_batch_sampler(runner: Runner) -> BatchSampler | None:
     """The batch sampler of the training data as it was before anything was taken from it.
 
     Returns:
@@ -116,7 +116,7 @@ class RepeatedBatches:
                 raise _no_batches()
             done -= left_out
             self._epoch += bool(done)
-        self._iterator: Optional[Iterator] = None
+        self._iterator: Iterator | None = None
 
     def __iter__(self) -> RepeatedBatches:
         return self
@@ -126,17 +126,17 @@ class RepeatedBatches:
             self._to_skip -= 1
             return None
         if self._iterator is None:
-            self._start(self._epoch)
+            self._begin_epoch(self._epoch)
         try:
             return next(self._iterator)
         except StopIteration:
-            self._start(self._epoch + 1)
+            self._begin_epoch(self._epoch + 1)
         batch = next(self._iterator, None)
         if batch is None:
             raise _no_batches()
         return batch
 
-    def _start(self, epoch: int) -> None:
+    def _begin_epoch(self, epoch: int) -> None:
         self._epoch = self.batches.epoch = epoch
         set_epoch(self.batches, epoch)
         self._iterator = iter(self.loader)

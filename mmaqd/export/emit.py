@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Optional, Union
+from typing import Callable
 
 import numpy as np
 
@@ -99,7 +99,7 @@ class Emitter:
             return self._add(Add(value.name, inputs, edge.name), edge)
         return self._resampled(value, self.stored, edge)
 
-    def _resampled(self, value: Union[Pooled, Upsampled], edge_of: Callable[[Value], str],
+    def _resampled(self, value: Pooled | Upsampled, edge_of: Callable[[Value], str],
                    edge: Edge) -> str:
         """Max-pooling or upsampling, of codes or real numbers."""
         source = edge_of(value.source)
@@ -115,7 +115,7 @@ class Emitter:
         factor = (to_height // height, to_width // width)
         return self._add(Upsample(value.name, (source, ), edge.name, factor), edge)
 
-    def _other_operand(self, value: Upsampled) -> Optional[Value]:
+    def _other_operand(self, value: Upsampled) -> Value | None:
         """What an upsampled value is added to; its size is the one to upsample to."""
         for each in self.formats:
             if isinstance(each, Sum) and value in each.operands:
@@ -163,7 +163,7 @@ class Emitter:
         name = f'{reader}.input'
         return self._add(Requantize(name, (given.name, ), name, chosen, bias), _codes(name, form))
 
-    def _conv(self, value: ConvValue, form: Optional[Format]) -> str:
+    def _conv(self, value: ConvValue, form: Format | None) -> str:
         source = self._read(value)
         pad, channels = self._channels(value, self.edges[source])
         _check_bound(value, channels.magnitude.max(initial=0))
@@ -204,9 +204,8 @@ class Emitter:
                               'has a negative weight became 127 where 128 was meant.')
         return np.minimum(weights, 127)
 
-    def _scales(
-        self, value: ConvValue, channels: _Channels, form: Optional[Format]
-    ) -> tuple[np.ndarray, Optional[Requantization], Optional[np.ndarray]]:
+    def _scales(self, value: ConvValue, channels: _Channels,
+                form: Format | None) -> tuple[np.ndarray, Requantization | None, np.ndarray | None]:
         """Bias, and what the accumulators are multiplied by."""
         if form is None:
             bias, scale = self._real_scales(value, channels)

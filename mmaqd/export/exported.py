@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 import os.path as osp
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ def export_detector(config: str,
                     checkpoint: str,
                     out: str,
                     *,
-                    size: Optional[tuple[int, int]] = None,
+                    size: tuple[int, int] | None = None,
                     batch: int = 1,
                     dynamic: bool = False,
                     raw: bool = False,
@@ -49,11 +49,11 @@ def export_detector(config: str,
                     in_float: bool = False,
                     stream_bit_width: int = 8,
                     allow_float: bool = False,
-                    cfg_options: Optional[dict] = None) -> dict[str, Any]:
+                    cfg_options: dict | None = None) -> dict[str, Any]:
     """Write a trained detector as an ONNX file with its decoding, NMS and recipe.
 
     Its input is ``input``, uint8 (N, 3, H, W); its outputs ``dets`` (N, K, 5) and ``labels``
-    (N, K), or the prediction maps with ``raw``. How images are prepared stands in its metadata,
+    (N, K), or the prediction maps with ``raw``. How images are preprocessed stands in its metadata,
     which :mod:`mmaqd.export.runtime` reads.
 
     Args:
@@ -137,8 +137,8 @@ def _next_command(out: str, recipe: dict) -> str:
                    *recipe['size'])
 
 
-def _model(detector: nn.Module, graph: Optional[IntegerGraph], recipe: dict,
-           decoding: Optional[Decoding], packed: bool) -> Any:
+def _model(detector: nn.Module, graph: IntegerGraph | None, recipe: dict, decoding: Decoding | None,
+           packed: bool) -> Any:
     """The network of a graph, or the float one of the detector, and its decoding."""
     height, width = recipe['size']
     if recipe['engine'] == 'qonnx':
@@ -177,8 +177,8 @@ def _renamed(builder: Builder, maps: tuple[tuple[str, ...], ...]) -> tuple[tuple
         for kind, names in zip(KINDS, maps))
 
 
-def _recipe(loaded: Loaded, size: Optional[tuple[int, int]]) -> dict[str, Any]:
-    """How images are prepared, and what the file was made of."""
+def _recipe(loaded: Loaded, size: tuple[int, int] | None) -> dict[str, Any]:
+    """How images are preprocessed, and what the file was made of."""
     cfg, detector = loaded.cfg, loaded.detector
     preprocessor, resize = detector.data_preprocessor, _resize(cfg)
     divisor = int(getattr(preprocessor, 'pad_size_divisor', 1))
@@ -218,7 +218,7 @@ def _resize(cfg: Config) -> dict[str, Any]:
     if found is not None:
         return found
     raise ValueError('The test pipeline of the config has no Resize with a scale, so how images '
-                     'are prepared is not known. Give it one.')
+                     'are preprocessed is not known. Give it one.')
 
 
 def _classes(loaded: Loaded) -> list[str]:

@@ -1,7 +1,7 @@
 """The config type by which an exported file is evaluated like any detector."""
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 import numpy as np
 import torch
@@ -31,8 +31,8 @@ class FileDetector(BaseDetector):
 
     def __init__(self,
                  file: str,
-                 engine: Optional[str] = None,
-                 data_preprocessor: Optional[dict] = None) -> None:
+                 engine: str | None = None,
+                 data_preprocessor: dict | None = None) -> None:
         super().__init__(data_preprocessor)
         self.detector = Detector(file, engine)
         mean = torch.from_numpy(integer_mean(self))

@@ -6,7 +6,7 @@ edge. Nothing here knows torch, ONNX or an engine: writers turn the graph into w
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Iterator, Optional, Union
+from typing import Iterator
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Real:
     name: str
 
 
-Edge = Union[Codes, Real]
+Edge = Codes | Real
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,8 @@ class Conv(Node):
     groups: int
     pad_codes: np.ndarray
     bound: int
-    requantization: Optional[Requantization] = None
-    scale: Optional[np.ndarray] = None
+    requantization: Requantization | None = None
+    scale: np.ndarray | None = None
     rectified: bool = False
 
 
@@ -162,7 +162,7 @@ class MaxPool(Node):
 class Upsample(Node):
     """Nearest neighbours: the first input at the size of the second, or ``factor`` times larger."""
 
-    factor: Optional[tuple[int, int]] = None
+    factor: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

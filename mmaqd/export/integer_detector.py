@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -17,8 +17,8 @@ from .network import IntegerNetwork
 
 @MODELS.register_module()
 def IntegerDetector(detector: str,
-                    quantization: Optional[dict] = None,
-                    distillation: Optional[dict] = None,
+                    quantization: dict | None = None,
+                    distillation: dict | None = None,
                     **arguments: Any) -> nn.Module:
     """Build an upstream detector that predicts with an integer network.
 

@@ -15,7 +15,7 @@ from .graph import IntegerGraph
 from .image import integer_mean
 from .rules import Reader, UnsupportedOperator
 from .storage import Format, Streams, format_of_readings, ordered, readings, root, stream_format
-from .streams import StreamUnits, calibrated_units
+from .streams import StreamUnits, measured_units
 from .values import Image, Value
 
 STREAM_BIT_WIDTH = 8
@@ -94,7 +94,7 @@ def lower_detector(detector: nn.Module,
     _refuse_layers(detector)
     mean = integer_mean(detector, images[0].shape[1])
     captured = capture(detector, *images[0].shape[2:], len(mean))
-    return lower(captured, mean, calibrated_units(captured, images, stream_bit_width),
+    return lower(captured, mean, measured_units(captured, images, stream_bit_width),
                  stream_bit_width, allow_float)
 
 

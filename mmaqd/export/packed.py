@@ -67,8 +67,8 @@ def pack_checkpoint(config: str,
 
     Raises:
         FileNotFoundError: The config or the checkpoint is missing.
-        ValueError: ``out`` doesn't end in .safetensors; the model is a float one; the levels of a
-            quantizer are not a scale times codes.
+        ValueError: ``out`` doesn't end in .safetensors; the model is a float one; the grid points
+            of a quantizer are not a scale times codes.
         OSError: ``out`` can't be written; seen before the work.
         UninitializedIntervalError: A quantizer has no value yet.
         CheckpointError, CheckpointMismatchError: The checkpoint is damaged or another model's.
@@ -97,7 +97,7 @@ def pack_checkpoint(config: str,
 
 
 def store_codes(model: nn.Module) -> dict[str, WeightLayout]:
-    """Let the weights of all quantized layers be their levels, of which only the codes are known.
+    """Let the weights of all quantized layers be grid points, of which only the codes are known.
 
     Args:
         model: A low-bit detector; changed in place. It evaluates as before, and can't be trained.
@@ -148,7 +148,7 @@ def _parts(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _check_not_tied(layers: dict[str, QuantLayer]) -> None:
-    """Refuse a weight that two quantizers would overwrite by their levels."""
+    """Refuse a weight that two quantizers would overwrite by their grid points."""
     owners: dict[int, tuple[str, QuantLayer]] = {}
     for name, layer in layers.items():
         other, owner = owners.setdefault(layer.weight.data_ptr(), (name, layer))

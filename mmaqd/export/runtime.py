@@ -1,6 +1,6 @@
 """Runs an exported detector: one file that needs numpy, OpenCV, and ONNX Runtime or OpenVINO.
 
-It works copied out of the package; how images are prepared comes from the ONNX file's metadata.
+It works copied out of the package; how images are preprocessed comes from the ONNX file's metadata.
 """
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import json
 import os
 import warnings
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterator, Optional, Sequence
+from typing import Any, BinaryIO, Callable, Iterator, Sequence
 
 try:
     import cv2
@@ -147,7 +147,7 @@ def import_engine(engine: str) -> Any:
                           f'or take the other engine, {other}.') from error
 
 
-def _open_onnxruntime(path: str, threads: Optional[int]) -> tuple[Run, list[Optional[int]]]:
+def _open_onnxruntime(path: str, threads: int | None) -> tuple[Run, list[int | None]]:
     onnxruntime = import_engine('onnxruntime')
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
@@ -163,7 +163,7 @@ def _openvino_core() -> Any:
     return import_engine('openvino').Core()
 
 
-def compile_openvino(model: str | bytes, threads: Optional[int], **options: Any) -> Any:
+def compile_openvino(model: str | bytes, threads: int | None, **options: Any) -> Any:
     """An ONNX file compiled in float32: OpenVINO takes bfloat16 where the processor has it."""
     core = _openvino_core()
     options.update(INFERENCE_PRECISION_HINT='f32')
@@ -172,7 +172,7 @@ def compile_openvino(model: str | bytes, threads: Optional[int], **options: Any)
     return core.compile_model(core.read_model(model), 'CPU', options)
 
 
-def _open_openvino(path: str, threads: Optional[int]) -> tuple[Run, list[Optional[int]]]:
+def _open_openvino(path: str, threads: int | None) -> tuple[Run, list[int | None]]:
     compiled = compile_openvino(path, threads)
     dets, labels = compiled.output('dets'), compiled.output('labels')
 
@@ -196,7 +196,7 @@ class Detector:
 
     Attributes:
         recipe: The file's metadata.
-        run: From images (batch, 3, H, W) uint8, prepared, to dets and labels.
+        run: From images (batch, 3, H, W) uint8, resized, to dets and labels.
 
     Raises:
         DetectError: The file is none of ours, or the engine is missing or can't load it.
@@ -204,8 +204,8 @@ class Detector:
 
     def __init__(self,
                  path: str | os.PathLike,
-                 engine: Optional[str] = None,
-                 threads: Optional[int] = None,
+                 engine: str | None = None,
+                 threads: int | None = None,
                  fit: bool = False) -> None:
         self.recipe = read_recipe(path)
         self.engine = self.recipe['engine'] if engine is None else engine
@@ -227,7 +227,7 @@ class Detector:
             raise DetectError(f"{self.engine} can't load {path}:{advice} {problem}") from error
         self._check_input(path, shape)
 
-    def _check_input(self, path: str | os.PathLike, shape: list[Optional[int]]) -> None:
+    def _check_input(self, path: str | os.PathLike, shape: list[int | None]) -> None:
         expected = [self.recipe['batch'], 3, *self.recipe['size']]
         if len(shape) != 4 or any(each not in (None, size) for each, size in zip(shape, expected)):
             raise DetectError(f'The input of {path} is {shape}, its metadata says {expected}: '
@@ -252,7 +252,7 @@ class Detector:
         step = self.recipe['batch']
         for start in range(0, len(images), step):
             chunk = images[start:start + step]
-            resized = [self._prepare(image) for image in chunk]
+            resized = [self._resize(image) for image in chunk]
             dets, labels = self.run(self._stack(resized))
             results += [
                 self._restore(*each, score_thr) for each in zip(chunk, resized, dets, labels)
@@ -275,7 +275,7 @@ class Detector:
                               'a larger --size, or shrink it with --fit (fit=True).')
         return self._resized(width, height, fit=True)
 
-    def _prepare(self, image: np.ndarray) -> np.ndarray:
+    def _resize(self, image: np.ndarray) -> np.ndarray:
         """The image resized, in the network's channel order; not padded yet."""
         resized = cv2.resize(image, self.check(image), interpolation=cv2.INTER_LINEAR)
         return resized[..., ::-1] if self.recipe['color'] == 'rgb' else resized

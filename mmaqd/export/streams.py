@@ -15,7 +15,7 @@ from .values import Value
 StreamUnits = Callable[[Streams, Reader], Mapping[Value, float]]
 
 
-def calibrated_units(captured: Captured, images: Iterable[Tensor], bit_width: int) -> StreamUnits:
+def measured_units(captured: Captured, images: Iterable[Tensor], bit_width: int) -> StreamUnits:
     """Units with which nothing seen on some images is clipped.
 
     Args:

@@ -7,7 +7,6 @@ is below zero.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Optional, Union
 
 import numpy as np
 
@@ -55,7 +54,7 @@ class ConvValue:
     name: str
     layer: str
     source: Value
-    quantized: Optional[Quantized]
+    quantized: Quantized | None
     codes: np.ndarray
     geometry: tuple
     factor: np.ndarray
@@ -125,4 +124,4 @@ class Applied:
     nonnegative = True  # exp and sigmoid
 
 
-Value = Union[Image, ConvValue, Sum, Pooled, Upsampled, Applied]
+Value = Image | ConvValue | Sum | Pooled | Upsampled | Applied

@@ -1,7 +1,4 @@
 from .affine_search import least_error_step_size_and_offset
-from .composed import (composed_dorefa_activation, composed_dorefa_weight, composed_liq_activation,
-                       composed_liq_weight, composed_lsq_activation, composed_lsq_plus_activation,
-                       composed_lsq_weight, composed_pact_activation)
 from .dorefa import DoReFaActivationKernel, DoReFaWeightKernel
 from .fake_quantize import fake_quantize
 from .geometry import AdaptiveConvGeometry, ConvGeometry, Geometry, LinearGeometry
@@ -24,10 +21,7 @@ __all__ = [
     'DoReFaWeightKernel', 'FakeQuantizeKernel', 'Geometry', 'IntegerGrid', 'LIQActivationKernel',
     'LIQWeightKernel', 'LSQActivationKernel', 'LSQPlusActivationKernel', 'LSQWeightKernel',
     'LinearGeometry', 'PACTActivationKernel', 'StoredWeightKernel', 'check_bit_width',
-    'compile_kernels', 'composed_dorefa_activation', 'composed_dorefa_weight',
-    'composed_liq_activation', 'composed_liq_weight', 'composed_lsq_activation',
-    'composed_lsq_plus_activation', 'composed_lsq_weight', 'composed_pact_activation',
-    'fake_quantize', 'kernels_are_compiled', 'least_error_interval',
+    'compile_kernels', 'fake_quantize', 'kernels_are_compiled', 'least_error_interval',
     'least_error_step_size_and_offset', 'narrow_grid', 'pack', 'packed_size', 'quant_conv2d',
     'round_half_even', 'round_ste', 'symmetric_weight_grid', 'twos_complement_grid', 'unpack',
     'unsigned_grid'

@@ -14,9 +14,9 @@ _MAX_ROUNDS = 50
 def least_error_step_size_and_offset(x: Tensor, qmax: int) -> tuple[Tensor, Tensor]:
     """Step size s and offset beta with the least squared error of s q + beta, q in 0..``qmax``.
 
-    Rounding to the nearest level and fitting the line s q + beta to the samples of each level are
-    repeated in turn, neither of which can increase the error, from two places: the best step size
-    without an offset, and the best one with the offset at the smallest sample.
+    Rounding to the nearest grid point and fitting the line s q + beta to the samples of each point
+    are repeated in turn, neither of which can increase the error, from two places: the best step
+    size without an offset, and the best one with the offset at the smallest sample.
 
     Args:
         x: (N,) samples of either sign, N at least 1.
@@ -48,7 +48,7 @@ def _refine(x: Tensor, qmax: int, offset: Tensor) -> tuple[Tensor, Tensor]:
     for _ in range(_MAX_ROUNDS):
         centred = codes - codes.mean()
         variance = centred.square().sum()
-        if variance == 0:  # one level holds all samples, so there is no line to fit
+        if variance == 0:  # one grid point holds all samples, so there is no line to fit
             break
         step_size = (centred * x).sum() / variance
         offset = x.mean() - step_size * codes.mean()

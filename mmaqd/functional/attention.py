@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import math
-from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +12,9 @@ def attend(query: Tensor,
            key: Tensor,
            value: Tensor,
            num_heads: int,
-           mask: Optional[Tensor] = None,
+           mask: Tensor | None = None,
            dropout: float = 0.0,
-           need_weights: bool = True) -> tuple[Tensor, Optional[Tensor]]:
+           need_weights: bool = True) -> tuple[Tensor, Tensor | None]:
     """softmax(Q K^T / sqrt(d)) V in each head.
 
     Args:
@@ -44,8 +43,8 @@ def attend(query: Tensor,
     return attended.transpose(1, 2).reshape(query.shape), weights
 
 
-def attention_mask(attn_mask: Optional[Tensor], key_padding_mask: Optional[Tensor], num_heads: int,
-                   dtype: torch.dtype) -> Optional[Tensor]:
+def attention_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, num_heads: int,
+                   dtype: torch.dtype) -> Tensor | None:
     """The two masks of torch's MultiheadAttention as one that is added to the scores.
 
     Args:

@@ -7,7 +7,7 @@ with in float32, and five tensors of that size are several times the memory of t
 """
 from __future__ import annotations
 
-from typing import Iterable, Optional
+from typing import Iterable
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ def blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
     return [tensors] if flat is None else zip(*(tensor.split(size) for tensor in flat))
 
 
-def flattened(tensors: tuple[Tensor, ...]) -> Optional[list[Tensor]]:
+def flattened(tensors: tuple[Tensor, ...]) -> list[Tensor] | None:
     """Vectors that share memory with ``tensors``; None where these do not lie in memory alike."""
     if all(tensor.is_contiguous() for tensor in tensors):
         return [tensor.view(-1) for tensor in tensors]

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from .rounding import round_half_even
 
 @dataclass(frozen=True)
 class DoReFaActivationKernel(FakeQuantizeKernel):
-    """DoReFa of a non-negative tensor: clipped to [0, c], levels c q/n with q in 0..n.
+    """DoReFa of a non-negative tensor: clipped to [0, c], grid points c q/n with q in 0..n.
 
     dQ/dx = 1 on 0 <= x <= c, else 0.
 
@@ -35,7 +35,7 @@ class DoReFaActivationKernel(FakeQuantizeKernel):
         """Real value of one integer step, c/n."""
         return self.clip / self.qmax
 
-    def prepare(self, x: Tensor) -> None:
+    def terms(self, x: Tensor) -> None:
         return None
 
     def _write_codes(self, out: Tensor, x: Tensor, _: None) -> None:
@@ -45,7 +45,7 @@ class DoReFaActivationKernel(FakeQuantizeKernel):
     def _dequantize(self, codes: Tensor, _: None) -> None:
         codes.mul_(self.scale())
 
-    def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor, _: None) -> tuple:
+    def _gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor, _: None) -> tuple:
         inside = x.clamp(0, self.clip)
         grad.mul_(torch.eq(inside, x, out=inside))
         return ()
@@ -53,9 +53,9 @@ class DoReFaActivationKernel(FakeQuantizeKernel):
 
 @dataclass(frozen=True)
 class DoReFaWeightKernel(FakeQuantizeKernel):
-    """DoReFa of weights: t = tanh(w) / max|tanh(w)|, rounded to levels in [-1, 1].
+    """DoReFa of weights: t = tanh(w) / max|tanh(w)|, rounded to grid points in [-1, 1].
 
-    The levels are k/n with odd k in -n..n, n = 2^b - 1; at 8 bits k runs over the integers
+    These are k/n with odd k in -n..n, n = 2^b - 1; at 8 bits k runs over the integers
     -127..127 and n = 127, as in :class:`mmaqd.functional.LIQWeightKernel`. The maximum is that of
     the whole tensor, and its derivative is part of the gradient.
 
@@ -85,22 +85,22 @@ class DoReFaWeightKernel(FakeQuantizeKernel):
     def codes(self, w: Tensor) -> Tensor:
         """Integer codes -n..n of ``w``, as floating-point values."""
         bounded = torch.tanh(w)
-        # The levels are those of LIQ with the interval max|tanh(w)|, over this interval.
+        # The grid points are those of LIQ with the interval max|tanh(w)|, over this interval.
         return LIQWeightKernel(self.bit_width).codes(bounded, _largest(bounded))
 
     # The maximum and its gradient belong to the whole tensor, so there are no parts here.
 
-    def prepare(self, w: Tensor) -> None:
+    def terms(self, w: Tensor) -> None:
         return None
 
-    def forward(self, w: Tensor, begun: Any = None, dtype: Optional[torch.dtype] = None) -> Tensor:
+    def forward(self, w: Tensor, bound: Any = None, dtype: torch.dtype | None = None) -> Tensor:
         return self.codes(compute_dtype(w)).mul_(self.scale()).to(dtype or w.dtype)
 
     def backward(self,
                  grad: Tensor,
                  w: Tensor,
-                 quantized: Tensor,
-                 begun: Any = None) -> tuple[Tensor]:
+                 fake_quantized: Tensor,
+                 bound: Any = None) -> tuple[Tensor]:
         """dQ/dw = dt/dw: rounding passes the gradient on as it is."""
         grad, bounded = compute_dtype(grad), torch.tanh(compute_dtype(w))
         largest = _largest(bounded)

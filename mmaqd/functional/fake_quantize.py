@@ -14,17 +14,18 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, kernel: FakeQuantizeKernel, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.kernel, ctx.begun = kernel, kernel.begin(x, *parameters)
+        ctx.kernel, ctx.bound = kernel, kernel.bind(x, *parameters)
         ctx.save_for_backward(x, *parameters)
-        return kernel.forward(x, *parameters, begun=ctx.begun)
+        return kernel.forward(x, *parameters, bound=ctx.bound)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
         x, *parameters = ctx.saved_tensors
-        quantized = ctx.kernel.forward(x, *parameters, begun=ctx.begun)
+        fake_quantized = ctx.kernel.forward(x, *parameters, bound=ctx.bound)
         # A copy, as the kernel overwrites it.
-        gradients = ctx.kernel.backward(grad.clone(), x, quantized, *parameters, begun=ctx.begun)
+        gradients = ctx.kernel.backward(
+            grad.clone(), x, fake_quantized, *parameters, bound=ctx.bound)
         return (None, *gradients)
 
 

@@ -2,19 +2,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Protocol, Tuple
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-OptionalTensors = Tuple[Optional[Tensor], ...]
+OptionalTensors = tuple[Tensor | None, ...]
 
 
 class Geometry(Protocol):
     """A product of an input and weights, without a quantization."""
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The product, plus the bias."""
 
     def backward(self, grad: Tensor, x: Tensor, weight: Tensor, has_bias: bool,
@@ -31,7 +31,7 @@ class ConvGeometry:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def backward(self, grad: Tensor, x: Tensor, weight: Tensor, has_bias: bool,
@@ -49,7 +49,7 @@ class AdaptiveConvGeometry(ConvGeometry):
     An odd one goes to the right and to the bottom. The padding is decided by each input.
     """
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return super().forward(F.pad(x, self._zeros(x, weight)), weight, bias)
 
     def backward(self, grad: Tensor, x: Tensor, weight: Tensor, has_bias: bool,
@@ -65,8 +65,8 @@ class AdaptiveConvGeometry(ConvGeometry):
         """Left, right, top, bottom."""
         zeros = []
         for axis in (1, 0):
-            size, kernel = x.shape[2 + axis], weight.shape[2 + axis]
-            reach = (kernel - 1) * self.dilation[axis] + 1
+            size, extent = x.shape[2 + axis], weight.shape[2 + axis]
+            reach = (extent - 1) * self.dilation[axis] + 1
             total = max((-(-size // self.stride[axis]) - 1) * self.stride[axis] + reach - size, 0)
             zeros += [total // 2, total - total // 2]
         return zeros
@@ -76,7 +76,7 @@ class AdaptiveConvGeometry(ConvGeometry):
 class LinearGeometry:
     """x W^T + b over the last axis of x, whatever axes are in front."""
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if x.dim() == 2:
             return F.linear(x, weight, bias)
         # torch returns a view here, which nothing may change in place (as a ReLU does) when it

@@ -8,7 +8,7 @@ serve every family of quantizers, and neither saves more than the input and the 
 from __future__ import annotations
 
 from copy import copy
-from typing import Any, Callable, NamedTuple, Optional, Protocol
+from typing import Any, Callable, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -20,13 +20,13 @@ from .one_pass import flat_for_one_pass, one_pass
 _COMPUTED_AS_THEY_ARE = (torch.float32, torch.float64)
 
 
-class Begun(Protocol):
-    """The quantization of one tensor: what :meth:`FakeQuantizeKernel.begin` gives."""
+class BoundKernel(Protocol):
+    """The quantization of one tensor: what :meth:`FakeQuantizeKernel.bind` gives."""
 
-    def quantize(self, x: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
+    def fake_quantize(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The fake-quantized tensor in ``dtype``, by default that of ``x``."""
 
-    def gradients(self, grad: Tensor, x: Tensor, quantized: Tensor) -> tuple[Tensor, ...]:
+    def gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor) -> tuple[Tensor, ...]:
         """Gradients of ``x``, in its dtype, and of each parameter; ``grad`` may be overwritten."""
 
 
@@ -39,13 +39,12 @@ class FakeQuantizeKernel:
     Attributes:
         bit_width: Number of bits of a code.
         axis: The axis with parameters of its own per index; None for one of each.
-        is_compiled: Whether it is compiled (see :func:`mmaqd.functional.compile_kernels`); None for
-            what the process has switched.
+        is_compiled: Whether it is compiled, see :func:`mmaqd.functional.compile_kernels`.
     """
 
     bit_width: int
-    axis: Optional[int] = None
-    is_compiled: Optional[bool] = None
+    axis: int | None = None
+    is_compiled: bool = False
 
     @property
     def grid(self) -> IntegerGrid:
@@ -82,23 +81,23 @@ class FakeQuantizeKernel:
         return x
 
     def compiled(self, on: bool = True) -> FakeQuantizeKernel:
-        """The same kernel, compiled or not whatever the process has switched."""
+        """The same kernel, compiled or not."""
         twin = copy(self)
         twin.__dict__['is_compiled'] = on  # no field: a compiled kernel equals one that is not
         return twin
 
-    def offset(self, *parameters: Tensor) -> Optional[Tensor]:
+    def offset(self, *parameters: Tensor) -> Tensor | None:
         """Real value of the code 0, the shape of the scale; None for zero."""
         return None
 
-    def begin(self, x: Tensor, *parameters: Tensor) -> Begun:
+    def bind(self, x: Tensor, *parameters: Tensor) -> BoundKernel:
         """What :meth:`forward` and :meth:`backward` share, computed once.
 
         A family that has another way than operations of torch, on some device, chooses it here.
         """
-        return ByOperations(self, self.prepare(x, *parameters))
+        return ByOperations(self, self.terms(x, *parameters))
 
-    def prepare(self, x: Tensor, *parameters: Tensor) -> Any:
+    def terms(self, x: Tensor, *parameters: Tensor) -> Any:
         """What the formulas need besides ``x``: the scale, the mean of ``x``, ..."""
         raise NotImplementedError
 
@@ -108,85 +107,85 @@ class FakeQuantizeKernel:
 
     def codes(self, x: Tensor, *parameters: Tensor) -> Tensor:
         """Integer codes of ``x``, as floating-point values."""
-        codes, prepared = torch.empty_like(x), self.prepare(x, *parameters)
+        codes, terms = torch.empty_like(x), self.terms(x, *parameters)
         for x_part, part in blocks(x, codes) if self.axis is None else [(x, codes)]:
-            self._write_codes(part, x_part, prepared)
+            self._write_codes(part, x_part, terms)
         return codes
 
     def forward(self,
                 x: Tensor,
                 *parameters: Tensor,
-                begun: Optional[Begun] = None,
-                dtype: Optional[torch.dtype] = None) -> Tensor:
+                bound: BoundKernel | None = None,
+                dtype: torch.dtype | None = None) -> Tensor:
         """The fake-quantized tensor, of the shape of ``x``.
 
         Args:
             x: Any shape. Half precision is computed with in float32.
             *parameters: Learned tensors.
-            begun: What :meth:`begin` returns, where it was called already.
+            bound: What :meth:`bind` returns, where it was called already.
             dtype: Of the result; None for that of ``x``.
         """
-        return (begun or self.begin(x, *parameters)).quantize(x, dtype)
+        return (bound or self.bind(x, *parameters)).fake_quantize(x, dtype)
 
     def backward(self,
                  grad: Tensor,
                  x: Tensor,
-                 quantized: Tensor,
+                 fake_quantized: Tensor,
                  *parameters: Tensor,
-                 begun: Optional[Begun] = None) -> tuple[Tensor, ...]:
+                 bound: BoundKernel | None = None) -> tuple[Tensor, ...]:
         """Gradients of ``x``, in its dtype, and of each parameter.
 
         Args:
             grad: Gradient of the output; it may be overwritten.
             x: Input of :meth:`forward`.
-            quantized: Output of :meth:`forward`, of any dtype: in half precision it is not exact,
-                and computed again.
+            fake_quantized: Output of :meth:`forward`, of any dtype: in half precision it is not
+                exact, and computed again.
             *parameters: As for :meth:`forward`.
-            begun: As for :meth:`forward`.
+            bound: As for :meth:`forward`.
         """
-        return (begun or self.begin(x, *parameters)).gradients(grad, x, quantized)
+        return (bound or self.bind(x, *parameters)).gradients(grad, x, fake_quantized)
 
-    def _apply(self, function: Callable, prepared: Any, *tensors: Tensor) -> list:
+    def _apply(self, function: Callable, terms: Any, *tensors: Tensor) -> list:
         """Results of ``function`` for all parts of the tensors, in the cheapest way there is."""
         if self.axis is not None:
-            return [function(prepared, *tensors)]
+            return [function(terms, *tensors)]
         flat = flat_for_one_pass(self.is_compiled, *tensors)
         if flat is not None:
-            return [one_pass(function, prepared, *flat)]
-        return [function(prepared, *parts) for parts in blocks(*tensors)]
+            return [one_pass(function, terms, *flat)]
+        return [function(terms, *parts) for parts in blocks(*tensors)]
 
-    def _quantize(self, prepared: Any, out: Tensor, x: Tensor) -> None:
+    def _fake_quantize(self, terms: Any, out: Tensor, x: Tensor) -> None:
         x = compute_dtype(x)
-        quantized = out if out.dtype == x.dtype else torch.empty_like(x)
-        self._write_codes(quantized, x, prepared)
-        self._dequantize(quantized, prepared)
-        if quantized is not out:
-            out.copy_(quantized)
+        fake_quantized = out if out.dtype == x.dtype else torch.empty_like(x)
+        self._write_codes(fake_quantized, x, terms)
+        self._dequantize(fake_quantized, terms)
+        if fake_quantized is not out:
+            out.copy_(fake_quantized)
 
     def _differentiate(self,
-                       prepared: Any,
+                       terms: Any,
                        grad: Tensor,
                        x: Tensor,
-                       quantized: Optional[Tensor] = None) -> tuple[Tensor, ...]:
+                       fake_quantized: Tensor | None = None) -> tuple[Tensor, ...]:
         x, computed = compute_dtype(x), compute_dtype(grad)
-        if quantized is None:
-            quantized = torch.empty_like(x)
-            self._quantize(prepared, quantized, x)
-        gradients = self._gradients(computed, x, quantized, prepared)
+        if fake_quantized is None:
+            fake_quantized = torch.empty_like(x)
+            self._fake_quantize(terms, fake_quantized, x)
+        gradients = self._gradients(computed, x, fake_quantized, terms)
         if computed is not grad:
             grad.copy_(computed)
         return gradients
 
-    def _write_codes(self, out: Tensor, x: Tensor, prepared: Any) -> None:
+    def _write_codes(self, out: Tensor, x: Tensor, terms: Any) -> None:
         """Write the integer codes of ``x`` to ``out``."""
         raise NotImplementedError
 
-    def _dequantize(self, codes: Tensor, prepared: Any) -> None:
+    def _dequantize(self, codes: Tensor, terms: Any) -> None:
         """Turn ``codes`` into real values, in place."""
         raise NotImplementedError
 
-    def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor,
-                   prepared: Any) -> tuple[Tensor, ...]:
+    def _gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor,
+                   terms: Any) -> tuple[Tensor, ...]:
         """Overwrite ``grad`` by the gradient of ``x``; return those of the parameters."""
         raise NotImplementedError
 
@@ -195,37 +194,37 @@ class ByOperations(NamedTuple):
     """The quantization of one tensor by operations of torch."""
 
     kernel: FakeQuantizeKernel
-    prepared: Any
+    terms: Any
 
-    def quantize(self, x: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
-        quantized = torch.empty_like(x, dtype=dtype)
-        self.kernel._apply(self.kernel._quantize, self.prepared, quantized, x)
-        return quantized
+    def fake_quantize(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        fake_quantized = torch.empty_like(x, dtype=dtype)
+        self.kernel._apply(self.kernel._fake_quantize, self.terms, fake_quantized, x)
+        return fake_quantized
 
-    def gradients(self, grad: Tensor, x: Tensor, quantized: Tensor) -> tuple[Tensor, ...]:
+    def gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor) -> tuple[Tensor, ...]:
         kernel = self.kernel
         factor = kernel.parameter_gradient_factor(x)
         if grad.dtype != x.dtype:
             grad = grad.to(torch.promote_types(grad.dtype, x.dtype))
-        known = [quantized] if quantized.dtype == _computing(x.dtype) else []
-        gradients = kernel._apply(kernel._differentiate, self.prepared, grad, x, *known)
+        known = [fake_quantized] if fake_quantized.dtype == _computing(x.dtype) else []
+        gradients = kernel._apply(kernel._differentiate, self.terms, grad, x, *known)
         return (grad.to(x.dtype), *(_total(parts, factor) for parts in zip(*gradients)))
 
 
 class FloatKernel(FakeQuantizeKernel):
     """No quantization: stands where a tensor is left as it is, but for its dtype."""
 
-    def begin(self, x: Tensor) -> None:
+    def bind(self, x: Tensor) -> None:
         return None
 
-    def forward(self, x: Tensor, begun: None = None, dtype: Optional[torch.dtype] = None) -> Tensor:
+    def forward(self, x: Tensor, bound: None = None, dtype: torch.dtype | None = None) -> Tensor:
         return x if dtype is None else x.to(dtype)
 
     def backward(self,
                  grad: Tensor,
                  x: Tensor,
-                 quantized: Tensor,
-                 begun: None = None) -> tuple[Tensor]:
+                 fake_quantized: Tensor,
+                 bound: None = None) -> tuple[Tensor]:
         return (grad.to(x.dtype), )
 
 
@@ -238,7 +237,7 @@ def _total(parts: tuple[Tensor, ...], factor: float) -> Tensor:
     return total if factor == 1 else total * factor
 
 
-def per_channel(values: Tensor, like: Tensor, axis: Optional[int]) -> Tensor:
+def per_channel(values: Tensor, like: Tensor, axis: int | None) -> Tensor:
     """View ``values`` so that it broadcasts over ``like``.
 
     Args:
@@ -253,7 +252,7 @@ def per_channel(values: Tensor, like: Tensor, axis: Optional[int]) -> Tensor:
     return values.view(shape)
 
 
-def dot(x: Tensor, y: Tensor, axis: Optional[int] = None) -> Tensor:
+def dot(x: Tensor, y: Tensor, axis: int | None = None) -> Tensor:
     """Sum of ``x * y`` over all axes but ``axis``. ``x`` may be overwritten."""
     if axis is None:
         return torch.dot(x.reshape(-1), y.reshape(-1))

@@ -6,14 +6,14 @@ it stays positive whatever the optimizer does and can grow again from the floor.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .blocks import is_compiling
 from .grid import IntegerGrid, narrow_grid, symmetric_weight_grid, unsigned_grid
-from .kernels import Begun, FakeQuantizeKernel, compute_dtype, dot, per_channel
+from .kernels import BoundKernel, FakeQuantizeKernel, compute_dtype, dot, per_channel
 from .ranges import MIN_INTERVAL
 from .rounding import round_half_even
 from .triton_liq import LIQOnGPU, fits
@@ -44,7 +44,7 @@ def features_of_a_sample(x: Tensor) -> int:
     return x.numel() // max(x.shape[0], 1) if x.dim() > 1 else x.numel()
 
 
-def weights_sharing(w: Tensor, axis: Optional[int]) -> int:
+def weights_sharing(w: Tensor, axis: int | None) -> int:
     """N of that factor for weights: how many share a parameter."""
     return w.numel() if axis is None else w.numel() // max(w.shape[axis], 1)
 
@@ -58,10 +58,10 @@ def _clamp(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 def clipped_gradients(grad: Tensor,
                       x: Tensor,
-                      quantized: Tensor,
+                      fake_quantized: Tensor,
                       low: Tensor,
                       high: Tensor,
-                      axis: Optional[int] = None) -> Tensor:
+                      axis: int | None = None) -> Tensor:
     """Gradients of a quantizer that clips to [low, high].
 
     ``grad`` is overwritten by the gradient of ``x``: itself inside, 0 outside. On a CPU most of the
@@ -73,29 +73,29 @@ def clipped_gradients(grad: Tensor,
     inside = _clamp(x, low, high)
     # A mask of floats: multiplying by one of bools takes several times as long on a CPU.
     torch.eq(inside, x, out=inside)
-    error = torch.addcmul(quantized, inside, x, value=-1)
+    error = torch.addcmul(fake_quantized, inside, x, value=-1)
     total = dot(error, grad, axis)
     grad.mul_(inside)
     return total
 
 
-class PreparedInterval(NamedTuple):
+class IntervalTerms(NamedTuple):
     """The floored interval and the scale that goes with it."""
 
     interval: Tensor
     scale: Tensor
 
 
-class _Weight(NamedTuple):
+class _WeightTerms(NamedTuple):
     interval: Tensor
     spread: Tensor  # the interval, to be broadcast over the weights
     scale: Tensor
-    mean: Optional[Tensor]
-    std: Optional[Tensor]
+    mean: Tensor | None
+    std: Tensor | None
 
 
 class IntervalKernel(FakeQuantizeKernel):
-    """Levels v q/n with q in 0..n, n = 2^b - 1; a subclass says what the gradients are.
+    """Grid points v q/n with q in 0..n, n = 2^b - 1; a subclass says what the gradients are.
 
     With a grid of signed codes q in -n..n.
     """
@@ -108,26 +108,26 @@ class IntervalKernel(FakeQuantizeKernel):
         """Real value of one integer step, v/n."""
         return _step(floor_interval(interval), self.qmax)
 
-    def prepare(self, x: Tensor, interval: Tensor) -> PreparedInterval:
+    def terms(self, x: Tensor, interval: Tensor) -> IntervalTerms:
         floored = floor_interval(interval)
-        return PreparedInterval(floored, _step(floored, self.qmax))
+        return IntervalTerms(floored, _step(floored, self.qmax))
 
-    def _write_codes(self, out: Tensor, x: Tensor, prepared: PreparedInterval) -> None:
-        torch.div(x, prepared.interval, out=out)
+    def _write_codes(self, out: Tensor, x: Tensor, terms: IntervalTerms) -> None:
+        torch.div(x, terms.interval, out=out)
         round_half_even(out.clamp_(-1 if self.takes_negative else 0, 1).mul_(self.qmax), out=out)
 
-    def _dequantize(self, codes: Tensor, prepared: PreparedInterval) -> None:
-        codes.mul_(prepared.scale)
+    def _dequantize(self, codes: Tensor, terms: IntervalTerms) -> None:
+        codes.mul_(terms.scale)
 
 
 @dataclass(frozen=True)
 class LIQActivationKernel(IntervalKernel):
-    """LIQ of a non-negative tensor: levels v q/n with q in 0..n, n = 2^b - 1.
+    """LIQ of a non-negative tensor: grid points v q/n with q in 0..n, n = 2^b - 1.
 
     dQ/dx = 1 on 0 <= x <= v; dQ/dv = (Q(x) - x)/v there, 1 above, 0 below.
 
-    Signed, of a tensor of either sign: levels v q/n with q in -n..n, n = 2^(b-1) - 1, zero among
-    them; dQ/dx = 1 on |x| <= v; dQ/dv = (Q(x) - x)/v there, sign(x) outside.
+    Signed, of a tensor of either sign: grid points v q/n with q in -n..n, n = 2^(b-1) - 1, zero
+    among them; dQ/dx = 1 on |x| <= v; dQ/dv = (Q(x) - x)/v there, sign(x) outside.
 
     Args:
         bit_width: b, 2 to 8.
@@ -149,22 +149,22 @@ class LIQActivationKernel(IntervalKernel):
             return 1.0
         return lsq_gradient_factor(features_of_a_sample(x), self.qmax)
 
-    def begin(self, x: Tensor, interval: Tensor) -> Begun:
+    def bind(self, x: Tensor, interval: Tensor) -> BoundKernel:
         if not fits(x, interval):
-            return super().begin(x, interval)
+            return super().bind(x, interval)
         return LIQOnGPU(self.grid, interval, factor=self.parameter_gradient_factor(x))
 
-    def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor,
-                   prepared: PreparedInterval) -> tuple[Tensor]:
-        interval = prepared.interval
+    def _gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor,
+                   terms: IntervalTerms) -> tuple[Tensor]:
+        interval = terms.interval
         low = -interval if self.signed else torch.zeros_like(interval)
-        total = clipped_gradients(grad, x, quantized, low, interval)
+        total = clipped_gradients(grad, x, fake_quantized, low, interval)
         return (total / interval, )
 
 
 @dataclass(frozen=True)
 class LIQWeightKernel(FakeQuantizeKernel):
-    """LIQ of weights, symmetric: levels v k/n with odd k in -n..n, n = 2^b - 1 (no zero level).
+    """LIQ of weights, symmetric: grid points v k/n with odd k in -n..n, n = 2^b - 1 (zero is none).
 
     At 8 bits k runs over the integers -127..127 and n = 127 (narrow range, with zero), because the
     odd codes would not fit int8.
@@ -183,7 +183,7 @@ class LIQWeightKernel(FakeQuantizeKernel):
 
     bit_width: int
     normalize: bool = False
-    axis: Optional[int] = None
+    axis: int | None = None
     gradient_factor: bool = False
     center: bool = True
 
@@ -203,19 +203,19 @@ class LIQWeightKernel(FakeQuantizeKernel):
     def shifts(self) -> bool:
         return self.normalize and self.center
 
-    def prepare(self, w: Tensor, interval: Tensor) -> _Weight:
+    def terms(self, w: Tensor, interval: Tensor) -> _WeightTerms:
         floored = floor_interval(interval)
         spread = per_channel(floored, w, self.axis)
-        return _Weight(floored, spread, _step(spread, self.qmax), *self._statistics(w))
+        return _WeightTerms(floored, spread, _step(spread, self.qmax), *self._statistics(w))
 
     def parameter_gradient_factor(self, w: Tensor) -> float:
         if not self.gradient_factor:
             return 1.0
         return lsq_gradient_factor(weights_sharing(w, self.axis), self.qmax)
 
-    def begin(self, w: Tensor, interval: Tensor) -> Begun:
+    def bind(self, w: Tensor, interval: Tensor) -> BoundKernel:
         if self.axis is not None or not fits(w, interval):
-            return super().begin(w, interval)
+            return super().bind(w, interval)
         return LIQOnGPU(self.grid, interval, *self._statistics(w),
                         self.parameter_gradient_factor(w))
 
@@ -223,27 +223,27 @@ class LIQWeightKernel(FakeQuantizeKernel):
         """What is quantized: ``w``, (w - mean)/std, or w/std without ``center``."""
         return _shifted(w, *self._statistics(w)) if self.normalize else w
 
-    def _write_codes(self, out: Tensor, w: Tensor, prepared: _Weight) -> None:
-        normalized = _shifted(w, prepared.mean, prepared.std, out)
-        torch.div(normalized, prepared.spread, out=out).clamp_(-1, 1)
+    def _write_codes(self, out: Tensor, w: Tensor, terms: _WeightTerms) -> None:
+        normalized = _shifted(w, terms.mean, terms.std, out)
+        torch.div(normalized, terms.spread, out=out).clamp_(-1, 1)
         if self.bit_width == 8:
             round_half_even(out.mul_(self.qmax), out=out)
         else:
             round_half_even(out.add_(1).mul_(self.qmax / 2), out=out).mul_(2).sub_(self.qmax)
 
-    def _dequantize(self, codes: Tensor, prepared: _Weight) -> None:
-        codes.mul_(prepared.scale)
+    def _dequantize(self, codes: Tensor, terms: _WeightTerms) -> None:
+        codes.mul_(terms.scale)
 
-    def _gradients(self, grad: Tensor, w: Tensor, quantized: Tensor,
-                   prepared: _Weight) -> tuple[Tensor]:
-        normalized = _shifted(w, prepared.mean, prepared.std)
-        total = clipped_gradients(grad, normalized, quantized, -prepared.spread, prepared.spread,
+    def _gradients(self, grad: Tensor, w: Tensor, fake_quantized: Tensor,
+                   terms: _WeightTerms) -> tuple[Tensor]:
+        normalized = _shifted(w, terms.mean, terms.std)
+        total = clipped_gradients(grad, normalized, fake_quantized, -terms.spread, terms.spread,
                                   self.axis)
-        if prepared.std is not None:
-            grad.div_(prepared.std)
-        return (total / prepared.interval, )
+        if terms.std is not None:
+            grad.div_(terms.std)
+        return (total / terms.interval, )
 
-    def _statistics(self, w: Tensor) -> tuple[Optional[Tensor], Optional[Tensor]]:
+    def _statistics(self, w: Tensor) -> tuple[Tensor | None, Tensor | None]:
         if not self.normalize:
             return None, None
         w = compute_dtype(w)
@@ -251,9 +251,9 @@ class LIQWeightKernel(FakeQuantizeKernel):
 
 
 def _shifted(w: Tensor,
-             mean: Optional[Tensor],
-             std: Optional[Tensor],
-             out: Optional[Tensor] = None) -> Tensor:
+             mean: Tensor | None,
+             std: Tensor | None,
+             out: Tensor | None = None) -> Tensor:
     """(w - mean)/std, without what is None."""
     if std is None:
         return w

@@ -6,7 +6,7 @@ the edges of the range the gradient is that of the inside, as autograd takes it 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from .liq import (clipped_gradients, features_of_a_sample, floor_interval, lsq_g
 from .rounding import round_half_even
 
 
-class _Steps(NamedTuple):
+class _StepTerms(NamedTuple):
     step_size: Tensor
     scale: Tensor  # the step size, to be broadcast over the tensor
 
@@ -33,27 +33,27 @@ class _StepSizeKernel(FakeQuantizeKernel):
         """Real value of one integer step; the shape of ``step_size``."""
         return floor_interval(step_size)
 
-    def prepare(self, x: Tensor, step_size: Tensor) -> _Steps:
+    def terms(self, x: Tensor, step_size: Tensor) -> _StepTerms:
         floored = floor_interval(step_size)
-        return _Steps(floored, per_channel(floored, x, self.axis))
+        return _StepTerms(floored, per_channel(floored, x, self.axis))
 
-    def _write_codes(self, out: Tensor, x: Tensor, prepared: _Steps) -> None:
-        torch.div(x, prepared.scale, out=out)
+    def _write_codes(self, out: Tensor, x: Tensor, terms: _StepTerms) -> None:
+        torch.div(x, terms.scale, out=out)
         round_half_even(out.clamp_(self.qmin, self.qmax), out=out)
 
-    def _dequantize(self, codes: Tensor, prepared: _Steps) -> None:
-        codes.mul_(prepared.scale)
+    def _dequantize(self, codes: Tensor, terms: _StepTerms) -> None:
+        codes.mul_(terms.scale)
 
-    def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor,
-                   prepared: _Steps) -> tuple[Tensor]:
-        low, high = prepared.scale * self.qmin, prepared.scale * self.qmax
-        total = clipped_gradients(grad, x, quantized, low, high, self.axis)
-        return (total / prepared.step_size, )
+    def _gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor,
+                   terms: _StepTerms) -> tuple[Tensor]:
+        low, high = terms.scale * self.qmin, terms.scale * self.qmax
+        total = clipped_gradients(grad, x, fake_quantized, low, high, self.axis)
+        return (total / terms.step_size, )
 
 
 @dataclass(frozen=True)
 class LSQWeightKernel(_StepSizeKernel):
-    """LSQ of weights: levels s k with the integers k of -2^(b-1)..2^(b-1) - 1.
+    """LSQ of weights: grid points s k with the integers k of -2^(b-1)..2^(b-1) - 1.
 
     Args:
         bit_width: b, 2 to 8.
@@ -61,7 +61,7 @@ class LSQWeightKernel(_StepSizeKernel):
     """
 
     bit_width: int
-    axis: Optional[int] = None
+    axis: int | None = None
 
     @property
     def grid(self) -> IntegerGrid:
@@ -88,7 +88,7 @@ class _UnsignedCodes(FakeQuantizeKernel):
 
 @dataclass(frozen=True)
 class LSQActivationKernel(_UnsignedCodes, _StepSizeKernel):
-    """LSQ of a non-negative tensor: levels s q with q in 0..2^b - 1.
+    """LSQ of a non-negative tensor: grid points s q with q in 0..2^b - 1.
 
     Signed, of a tensor of either sign: q in -2^(b-1)..2^(b-1) - 1.
 
@@ -106,7 +106,7 @@ class LSQActivationKernel(_UnsignedCodes, _StepSizeKernel):
         return make(self.bit_width)
 
 
-class _OffsetSteps(NamedTuple):
+class _OffsetTerms(NamedTuple):
     step_size: Tensor
     offset: Tensor
     high: Tensor
@@ -114,7 +114,7 @@ class _OffsetSteps(NamedTuple):
 
 @dataclass(frozen=True)
 class LSQPlusActivationKernel(_UnsignedCodes):
-    """LSQ+ of a tensor of either sign: levels s q + beta with q in 0..2^b - 1.
+    """LSQ+ of a tensor of either sign: grid points s q + beta with q in 0..2^b - 1.
 
     Signed codes would change nothing but the meaning of beta, so there is no such option.
 
@@ -138,21 +138,21 @@ class LSQPlusActivationKernel(_UnsignedCodes):
     def offset(self, step_size: Tensor, offset: Tensor) -> Tensor:
         return offset
 
-    def prepare(self, x: Tensor, step_size: Tensor, offset: Tensor) -> _OffsetSteps:
+    def terms(self, x: Tensor, step_size: Tensor, offset: Tensor) -> _OffsetTerms:
         floored = floor_interval(step_size)
-        return _OffsetSteps(floored, offset, offset + floored * self.qmax)
+        return _OffsetTerms(floored, offset, offset + floored * self.qmax)
 
-    def _write_codes(self, out: Tensor, x: Tensor, prepared: _OffsetSteps) -> None:
-        torch.sub(x, prepared.offset, out=out).div_(prepared.step_size)
+    def _write_codes(self, out: Tensor, x: Tensor, terms: _OffsetTerms) -> None:
+        torch.sub(x, terms.offset, out=out).div_(terms.step_size)
         round_half_even(out.clamp_(0, self.qmax), out=out)
 
-    def _dequantize(self, codes: Tensor, prepared: _OffsetSteps) -> None:
-        codes.mul_(prepared.step_size).add_(prepared.offset)
+    def _dequantize(self, codes: Tensor, terms: _OffsetTerms) -> None:
+        codes.mul_(terms.step_size).add_(terms.offset)
 
-    def _gradients(self, grad: Tensor, x: Tensor, quantized: Tensor,
-                   prepared: _OffsetSteps) -> tuple[Tensor, Tensor]:
+    def _gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor,
+                   terms: _OffsetTerms) -> tuple[Tensor, Tensor]:
         outside = grad.clone()
-        total = clipped_gradients(grad, x, quantized, prepared.offset, prepared.high)
+        total = clipped_gradients(grad, x, fake_quantized, terms.offset, terms.high)
         grad_offset = outside.sub_(grad).sum()
         # Outside, Q(x) is beta more than the code times s.
-        return (total - prepared.offset * grad_offset) / prepared.step_size, grad_offset
+        return (total - terms.offset * grad_offset) / terms.step_size, grad_offset

@@ -1,14 +1,14 @@
 """Kernels compiled into one pass over memory each, where that is switched on.
 
 Quantizing is a handful of elementwise operations, and what they cost is memory traffic. torch's
-compiler makes one loop (on a GPU one Triton kernel) of them, that also converts half precision on
+compiler makes one loop (on a GPU one Triton function) of them, that also converts half precision on
 its way. The numbers are those of the operations one by one, except that sums may be taken in
 another order. The first use compiles for some seconds; later processes find the result on the disk.
 """
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,49 +16,50 @@ from torch import Tensor, nn
 from .blocks import flattened, is_compiling
 
 _DEVICES = ('cpu', 'cuda')
-_process_compiles = False
 
 
-def compile_kernels(on: bool = True, model: Optional[nn.Module] = None) -> None:
-    """Switch compiled kernels on or off; they are off at first.
+def compile_kernels(on: bool = True, model: nn.Module | None = None) -> None:
+    """Compile the kernels of a model's quantizers, or do so no longer; they are not at first.
 
     A model that is compiled as a whole (``torch.compile(model)``) needs no switch.
 
     Args:
         on: Whether kernels with one set of parameters for the whole tensor are compiled from now
             on. Others, as those of weights quantized per channel, never are.
-        model: The model whose quantizers are switched; None for all in this process but those of
-            models that were switched themselves.
+        model: The model whose quantizers are switched.
+
+    Raises:
+        TypeError: No model was given. A kernel alone has a compiled twin,
+            :meth:`FakeQuantizeKernel.compiled`.
     """
-    global _process_compiles
     if model is None:
-        _process_compiles = on
+        raise TypeError('compile_kernels: which kernels are compiled belongs to a model; give it: '
+                        'compile_kernels(model=model).')
     for module in _with_kernels(model):
         module.kernel = module.kernel.compiled(on)
 
 
-def kernels_are_compiled(model: Optional[nn.Module] = None) -> bool:
-    """Whether :func:`compile_kernels` has switched them on, for a model or for the process."""
-    if model is None:
-        return _process_compiles
+def kernels_are_compiled(model: nn.Module) -> bool:
+    """Whether :func:`compile_kernels` has switched them on for a model."""
     found = [module.kernel.is_compiled for module in _with_kernels(model)]
-    return bool(found) and all(_process_compiles if on is None else on for on in found)
+    return bool(found) and all(found)
 
 
-def _with_kernels(model: Optional[nn.Module]) -> list[nn.Module]:
+def _with_kernels(model: nn.Module) -> list[nn.Module]:
     """The modules of a model that hold a kernel: its quantizers."""
-    modules = () if model is None else model.modules()
-    return [module for module in modules if hasattr(vars(module).get('kernel'), 'is_compiled')]
+    return [
+        module for module in model.modules() if hasattr(vars(module).get('kernel'), 'is_compiled')
+    ]
 
 
-def flat_for_one_pass(is_compiled: Optional[bool], *tensors: Tensor) -> Optional[list[Tensor]]:
+def flat_for_one_pass(is_compiled: bool, *tensors: Tensor) -> list[Tensor] | None:
     """The tensors as vectors for :func:`one_pass`; None where it does not apply.
 
     Args:
         is_compiled: That of the kernel.
         *tensors: Of one shape.
     """
-    if not (_process_compiles if is_compiled is None else is_compiled):
+    if not is_compiled:
         return None
     x = tensors[0]
     # The compiler would make a version of its own for vectors of one element, and for none.

@@ -7,16 +7,16 @@ anyway) and the parameters are saved; the quantized tensors are computed again i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .geometry import ConvGeometry, Geometry, OptionalTensors
-from .kernels import FLOAT, Begun, FakeQuantizeKernel
+from .kernels import FLOAT, BoundKernel, FakeQuantizeKernel
 
-Tensors = Tuple[Tensor, ...]
+Tensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class ConvPlan:
     weight_kernel: FakeQuantizeKernel = FLOAT
 
     def __call__(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        bias: Optional[Tensor],
-        input_parameters: Tensors = (),
-        weight_parameters: Tensors = ()
+            self,
+            x: Tensor,
+            weight: Tensor,
+            bias: Tensor | None,
+            input_parameters: Tensors = (),
+            weight_parameters: Tensors = (),
     ) -> Tensor:
         """:func:`quant_conv2d` with this geometry and these kernels."""
         dtype = _conv_dtype(x, weight)
@@ -50,46 +50,49 @@ class ConvPlan:
             Operand(self.input_kernel, x, input_parameters),
             Operand(self.weight_kernel, weight, weight_parameters), bias, dtype)
 
-    def convolve(self, inputs: Operand, weight: Operand, bias: Optional[Tensor],
+    def convolve(self, inputs: Operand, weight: Operand, bias: Tensor | None,
                  dtype: torch.dtype) -> Tensor:
         return self.geometry.forward(
-            inputs.quantized(dtype), weight.quantized(dtype),
+            inputs.fake_quantized(dtype), weight.fake_quantized(dtype),
             None if bias is None else bias.to(dtype))
 
 
 class Operand:
     """One side of a quantized conv: a tensor, its kernel and the learned tensors of that."""
 
-    __slots__ = ('kernel', 'x', 'parameters', 'begun')
+    __slots__ = ('kernel', 'x', 'parameters', 'bound')
 
     def __init__(self,
                  kernel: FakeQuantizeKernel,
                  x: Tensor,
                  parameters: Tensors,
-                 begun: Optional[Begun] = None) -> None:
+                 bound: BoundKernel | None = None) -> None:
         self.kernel, self.x, self.parameters = kernel, x, parameters
-        self.begun = begun or kernel.begin(x, *parameters)
+        self.bound = bound or kernel.bind(x, *parameters)
 
-    def quantized(self, dtype: torch.dtype) -> Tensor:
-        return self.kernel.forward(self.x, *self.parameters, begun=self.begun, dtype=dtype)
+    def fake_quantized(self, dtype: torch.dtype) -> Tensor:
+        return self.kernel.forward(self.x, *self.parameters, bound=self.bound, dtype=dtype)
 
-    def gradients(self, grad: Optional[Tensor], quantized: Tensor) -> OptionalTensors:
-        """Gradients of ``x`` and the parameters from that of ``quantized``, which is overwritten;
-        None for each from None."""
+    def gradients(self, grad: Tensor | None, fake_quantized: Tensor) -> OptionalTensors:
+        """Gradients of ``x`` and the parameters, None for each from None.
+
+        ``grad``, that of ``fake_quantized``, is overwritten.
+        """
         if grad is None:
             return (None, ) * (1 + len(self.parameters))
-        return self.kernel.backward(grad, self.x, quantized, *self.parameters, begun=self.begun)
+        return self.kernel.backward(
+            grad, self.x, fake_quantized, *self.parameters, bound=self.bound)
 
 
 class _QuantConv2d(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, plan: ConvPlan, dtype: torch.dtype, split: int, x: Tensor, weight: Tensor,
-                bias: Optional[Tensor], *parameters: Tensor) -> Tensor:
+                bias: Tensor | None, *parameters: Tensor) -> Tensor:
         inputs = Operand(plan.input_kernel, x, parameters[:split])
         weights = Operand(plan.weight_kernel, weight, parameters[split:])
         ctx.static = plan, dtype, split
-        ctx.begun = inputs.begun, weights.begun
+        ctx.bound = inputs.bound, weights.bound
         ctx.save_for_backward(x, weight, bias, *parameters)
         return plan.convolve(inputs, weights, bias, dtype)
 
@@ -98,9 +101,9 @@ class _QuantConv2d(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> OptionalTensors:
         plan, dtype, split = ctx.static
         x, weight, bias, *parameters = ctx.saved_tensors
-        inputs = Operand(plan.input_kernel, x, parameters[:split], ctx.begun[0])
-        weights = Operand(plan.weight_kernel, weight, parameters[split:], ctx.begun[1])
-        x_q, weight_q = inputs.quantized(dtype), weights.quantized(dtype)
+        inputs = Operand(plan.input_kernel, x, parameters[:split], ctx.bound[0])
+        weights = Operand(plan.weight_kernel, weight, parameters[split:], ctx.bound[1])
+        x_q, weight_q = inputs.fake_quantized(dtype), weights.fake_quantized(dtype)
         needs_x, needs_w, needs_bias, *needed = ctx.needs_input_grad[3:]
         grad_x, grad_w, grad_b = plan.geometry.backward(
             grad, x_q, weight_q, bias is not None,
@@ -111,7 +114,7 @@ class _QuantConv2d(torch.autograd.Function):
 
 
 def _with_bias(inputs: OptionalTensors, weights: OptionalTensors,
-               bias: Optional[Tensor]) -> OptionalTensors:
+               bias: Tensor | None) -> OptionalTensors:
     """The gradients in the order of the tensors: both operands, the bias, the parameters."""
     return (inputs[0], weights[0], bias, *inputs[1:], *weights[1:])
 
@@ -119,12 +122,12 @@ def _with_bias(inputs: OptionalTensors, weights: OptionalTensors,
 def quant_conv2d(
         x: Tensor,
         weight: Tensor,
-        bias: Optional[Tensor],
+        bias: Tensor | None,
         geometry: ConvGeometry,
         *,
-        input_kernel: Optional[FakeQuantizeKernel] = None,
+        input_kernel: FakeQuantizeKernel | None = None,
         input_parameters: Tensors = (),
-        weight_kernel: Optional[FakeQuantizeKernel] = None,
+        weight_kernel: FakeQuantizeKernel | None = None,
         weight_parameters: Tensors = (),
 ) -> Tensor:
     """conv2d(Q_x(x), Q_w(weight)) + bias.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from functools import lru_cache
-from typing import List, Optional
+from typing import List, Optional  # in what torch 2.4 reads: it knows no other spelling
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ for _kernel in (DoReFaActivationKernel, DoReFaWeightKernel, LIQActivationKernel,
     register_kernel(_kernel)
 
 
-def kernel_to_text(kernel: Optional[FakeQuantizeKernel]) -> str:
+def kernel_to_text(kernel: FakeQuantizeKernel | None) -> str:
     """A kernel as text; the empty text for None.
 
     Example:
@@ -47,7 +47,7 @@ def kernel_to_text(kernel: Optional[FakeQuantizeKernel]) -> str:
 
 
 @lru_cache(maxsize=None)
-def kernel_from_text(text: str) -> Optional[FakeQuantizeKernel]:
+def kernel_from_text(text: str) -> FakeQuantizeKernel | None:
     """The kernel that :func:`kernel_to_text` wrote; nothing in the text is run.
 
     Raises:

@@ -1,13 +1,11 @@
 """The one rounding rule of the package. The fake-quantized and the integer path both call it."""
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
 
-def round_half_even(x: Tensor, out: Optional[Tensor] = None) -> Tensor:
+def round_half_even(x: Tensor, out: Tensor | None = None) -> Tensor:
     """Round to the nearest integer, ties to the even one. The result keeps the dtype of ``x``.
 
     Args:

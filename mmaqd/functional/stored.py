@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -14,22 +13,22 @@ from .rounding import round_half_even
 
 @dataclass(frozen=True)
 class StoredWeightKernel(FakeQuantizeKernel):
-    """The levels ``scale * code`` of weights that were quantized before, by whatever family.
+    """The grid points ``scale * code`` of weights that were quantized before, by whatever family.
 
     Weights on the grid are left as they are, bit for bit, and have the codes that they had. The
-    only parameter is the scale; nothing is normalized, as the levels hold that already.
+    only parameter is the scale; nothing is normalized, as the grid points hold that already.
 
     Args:
-        levels: qmin, qmax and step of the grid.
+        limits: qmin, qmax and step of the grid.
         axis: The axis with a scale per index, None for one scale.
     """
 
-    levels: Tuple[int, int, int]
-    axis: Optional[int] = None
+    limits: tuple[int, int, int]
+    axis: int | None = None
 
     @property
     def grid(self) -> IntegerGrid:
-        return IntegerGrid(*self.levels)
+        return IntegerGrid(*self.limits)
 
     @property
     def bit_width(self) -> int:
@@ -40,19 +39,19 @@ class StoredWeightKernel(FakeQuantizeKernel):
         """Real value of one integer step: the parameter."""
         return scale
 
-    def prepare(self, w: Tensor, scale: Tensor) -> Tensor:
+    def terms(self, w: Tensor, scale: Tensor) -> Tensor:
         return per_channel(scale, w, self.axis)
 
     def _write_codes(self, out: Tensor, w: Tensor, scale: Tensor) -> None:
-        qmin, qmax, step = self.levels
-        # A level over the scale is less than 0.001 from its code, whatever the rounding.
+        qmin, qmax, step = self.limits
+        # A grid point over the scale is less than 0.001 from its code, whatever the rounding.
         indices = torch.div(w, scale, out=out).sub_(qmin).div_(step)
         round_half_even(indices.clamp_(0, (qmax - qmin) // step), out=out).mul_(step).add_(qmin)
 
     def _dequantize(self, codes: Tensor, scale: Tensor) -> None:
         codes.mul_(scale)
 
-    def _gradients(self, grad: Tensor, w: Tensor, quantized: Tensor,
+    def _gradients(self, grad: Tensor, w: Tensor, fake_quantized: Tensor,
                    scale: Tensor) -> tuple[Tensor]:
         zero = torch.zeros_like(scale)
         return (zero if self.axis is None else zero.flatten(), )

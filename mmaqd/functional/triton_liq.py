@@ -1,15 +1,15 @@
 """Learned interval quantization on a GPU: one pass over memory forward, and one backward.
 
-Triton kernels of what :mod:`mmaqd.functional.liq` composes from operations, with the same numbers
-but for the order in which the gradient of the interval is summed. torch brings Triton where it is
-built for a GPU; without it, and for what :func:`fits` says no to, the operations are used.
+Triton functions for what :mod:`mmaqd.functional.liq` composes from operations, with the same
+numbers but for the order in which the gradient of the interval is summed. torch brings Triton where
+it is built for a GPU; without it, and for what :func:`fits` says no to, the operations are used.
 """
 from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Callable, Optional
+from typing import Callable
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ def _normalized(x, mean, std, at, inside):
 
 
 @jit
-def _quantized(x, interval, QMAX: tl.constexpr, LOW: tl.constexpr, ODD: tl.constexpr):
+def _fake_quantized(x, interval, QMAX: tl.constexpr, LOW: tl.constexpr, ODD: tl.constexpr):
     ratio = tl.clamp(tl.div_rn(x, interval), LOW, 1.0, propagate_nan=tl.PropagateNan.ALL)
     if ODD:
         codes = _round_half_even((ratio + 1.0) * (QMAX / 2)) * 2.0 - QMAX
@@ -65,13 +65,13 @@ def _quantized(x, interval, QMAX: tl.constexpr, LOW: tl.constexpr, ODD: tl.const
 
 
 @jit
-def _quantize(x, out, interval, mean, std, numel, QMAX: tl.constexpr, LOW: tl.constexpr,
-              ODD: tl.constexpr, MIN_INTERVAL: tl.constexpr, BLOCK: tl.constexpr):
+def _fake_quantize(x, out, interval, mean, std, numel, QMAX: tl.constexpr, LOW: tl.constexpr,
+                   ODD: tl.constexpr, MIN_INTERVAL: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < numel
     values = _normalized(x, mean, std, at, inside)
-    quantized = _quantized(values, _floored(interval, MIN_INTERVAL), QMAX, LOW, ODD)
-    tl.store(out + at, quantized, mask=inside)
+    fake_quantized = _fake_quantized(values, _floored(interval, MIN_INTERVAL), QMAX, LOW, ODD)
+    tl.store(out + at, fake_quantized, mask=inside)
 
 
 @jit
@@ -82,10 +82,10 @@ def _differentiate(grad, x, out, sums, interval, mean, std, factor, numel, QMAX:
     inside = at < numel
     values = _normalized(x, mean, std, at, inside)
     upstream = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
-    bound = _floored(interval, MIN_INTERVAL)
-    passes = ((values >= LOW * bound) & (values <= bound)).to(tl.float32)
-    error = _quantized(values, bound, QMAX, LOW, ODD) - passes * values
-    tl.store(sums + tl.program_id(0), tl.sum(error * upstream) / bound * factor)
+    floored = _floored(interval, MIN_INTERVAL)
+    passes = ((values >= LOW * floored) & (values <= floored)).to(tl.float32)
+    error = _fake_quantized(values, floored, QMAX, LOW, ODD) - passes * values
+    tl.store(sums + tl.program_id(0), tl.sum(error * upstream) / floored * factor)
     downstream = upstream * passes
     if std is not None:
         downstream = tl.div_rn(downstream, tl.load(std))
@@ -107,22 +107,22 @@ class LIQOnGPU:
 
     grid: IntegerGrid
     interval: Tensor
-    mean: Optional[Tensor] = None
-    std: Optional[Tensor] = None
+    mean: Tensor | None = None
+    std: Tensor | None = None
     factor: float = 1.0
 
-    def quantize(self, x: Tensor, dtype: Optional[torch.dtype] = None) -> Tensor:
+    def fake_quantize(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The fake-quantized tensor in ``dtype``, by default that of ``x``."""
         out, programs = torch.empty_like(x, dtype=dtype), (_num_programs(x), )
         with torch.cuda.device_of(x):
-            _quantize[programs](x, out, self.interval, self.mean, self.std, x.numel(),
-                                **_options(self.grid), **_THREADS)
+            _fake_quantize[programs](x, out, self.interval, self.mean, self.std, x.numel(),
+                                     **_options(self.grid), **_THREADS)
         return out
 
-    def gradients(self, grad: Tensor, x: Tensor, quantized: Tensor) -> tuple[Tensor, Tensor]:
+    def gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of ``x``, in its dtype, and of the interval.
 
-        ``grad`` may be overwritten; ``quantized`` is computed again.
+        ``grad`` may be overwritten; ``fake_quantized`` is computed again.
         """
         if grad.stride() != x.stride():
             grad = torch.empty_like(x, dtype=grad.dtype).copy_(grad)
@@ -145,7 +145,7 @@ def _options(grid: IntegerGrid) -> dict:
 
 
 def fits(x: Tensor, interval: Tensor) -> bool:
-    """Whether the kernels apply: on a GPU, dense, and no more values than they can count."""
+    """Whether the Triton functions apply: on a GPU, dense, no more values than they can count."""
     return (triton is not None and x.is_cuda and type(x) in _TYPES and x.dtype in _DTYPES
             and interval.dtype == torch.float32 and interval.dim() == 0
             and 0 < x.numel() < 2**31 - _BLOCK and (x.is_contiguous() or is_channels_last(x))
@@ -157,7 +157,7 @@ def _works(device: torch.device) -> bool:
     """Whether Triton compiles for that GPU on this machine, where it needs a C compiler."""
     try:
         LIQOnGPU(unsigned_grid(4), torch.ones(
-            (), device=device)).quantize(torch.ones(1, device=device))
+            (), device=device)).fake_quantize(torch.ones(1, device=device))
     except Exception as error:  # of whatever kind a compiler's failure is
         warnings.warn(
             f'Triton could not compile for {device}: {type(error).__name__}: {error}\n'

@@ -1,7 +1,7 @@
 """What makes a layer behind shared convs multi-level."""
 from __future__ import annotations
 
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 import torch.nn as nn
 from torch import Tensor
@@ -36,7 +36,7 @@ class MultiLevelModule(nn.ModuleList):
             raise ValueError(f'{type(self).__name__}: num_levels must be the number of pyramid '
                              f'levels, an integer of at least 1, but got {num_levels!r}.')
         super().__init__(make() for _ in range(num_levels))
-        self.level: Optional[int] = None
+        self.level: int | None = None
 
     @property
     def num_levels(self) -> int:

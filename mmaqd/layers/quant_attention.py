@@ -1,7 +1,7 @@
 """Multi-head attention whose projections are quantized layers."""
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -54,7 +54,7 @@ class QuantProjection(FusedLayer):
         return self._part(attention.in_proj_weight)
 
     @property
-    def bias(self) -> Optional[Tensor]:
+    def bias(self) -> Tensor | None:
         """(embed_dim,), a view, or None."""
         packed = self._owner[0].in_proj_bias
         return None if packed is None else self._part(packed)
@@ -116,11 +116,11 @@ class QuantMultiheadAttention(nn.MultiheadAttention):
                 query: Tensor,
                 key: Tensor,
                 value: Tensor,
-                key_padding_mask: Optional[Tensor] = None,
+                key_padding_mask: Tensor | None = None,
                 need_weights: bool = True,
-                attn_mask: Optional[Tensor] = None,
+                attn_mask: Tensor | None = None,
                 average_attn_weights: bool = True,
-                is_causal: bool = False) -> tuple[Tensor, Optional[Tensor]]:
+                is_causal: bool = False) -> tuple[Tensor, Tensor | None]:
         """As for :class:`torch.nn.MultiheadAttention`.
 
         Raises:
@@ -169,7 +169,7 @@ class QuantMultiheadAttention(nn.MultiheadAttention):
         return [getattr(self, name)(each) for name, each in zip(PROJECTIONS, tensors)]
 
     def _extended(self, k: Tensor, v: Tensor,
-                  mask: Optional[Tensor]) -> tuple[Tensor, Tensor, Optional[Tensor]]:
+                  mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Keys and values with the learned and the zero one behind, which no mask hides."""
         length = k.shape[1]
         if self.bias_k is not None:

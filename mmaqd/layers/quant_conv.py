@@ -141,7 +141,7 @@ class QuantConvTranspose2d(QuantLayer, nn.ConvTranspose2d):
     def channels_first_weight(self) -> Tensor:
         return self.weight.transpose(0, 1)
 
-    def _quantized_weight(self) -> Tensor:
+    def _fake_quantized_weight(self) -> Tensor:
         return self.weight_quantizer(self.channels_first_weight).transpose(0, 1)
 
     def _operate(self, x: Tensor, weight: Tensor, output_size: list[int] | None = None) -> Tensor:

@@ -31,8 +31,8 @@ class QuantDeformConv2d(QuantLayer, DeformConv2d):
     """
 
     def _operate(self, x: Tensor, weight: Tensor, offset: Tensor) -> Tensor:
-        # An input smaller than the kernel is enlarged, as upstream does for its CUDA kernel.
-        extra = [max(kernel - size, 0) for kernel, size in zip(self.kernel_size, x.shape[2:])]
+        # An input smaller than ``kernel_size`` is enlarged, as upstream does for its code on a GPU.
+        extra = [max(extent - size, 0) for extent, size in zip(self.kernel_size, x.shape[2:])]
         if any(extra):
             x, offset = (pad(each, (0, extra[1], 0, extra[0])).contiguous() for each in (x, offset))
         out = self._convolve(x, weight, offset)

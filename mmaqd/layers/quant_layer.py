@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional, Sequence, Tuple, Union
+from typing import Any, Iterator, Sequence
 
 import torch
 import torch.nn as nn
@@ -10,16 +10,18 @@ from torch import Tensor
 
 from mmaqd.functional import FLOAT, ConvPlan, FakeQuantizeKernel, Geometry
 from mmaqd.functional.blocks import is_compiling, is_exporting
-from mmaqd.quantizers import build_quantizer
+from mmaqd.quantizers import Quantizer, build_quantizer
 
-QuantizerCfg = Union[dict, nn.Module, None]
+from .multi_level_quantizer import MultiLevelQuantizer
+
+QuantizerCfg = dict | nn.Module | None
 
 # The kernel, copies of the weights and the kernel's parameters, and what they were quantized to.
-_Kept = Tuple[Optional[FakeQuantizeKernel], Tuple[Tensor, ...], Optional[Tensor]]
+_Kept = tuple[FakeQuantizeKernel | None, tuple[Tensor, ...], Tensor | None]
 _NOTHING_KEPT: _Kept = (None, (), None)
 
 # Arguments of the geometry, and the plan.
-_NOTHING_PLANNED: Tuple[Optional[tuple], Optional[ConvPlan]] = (None, None)
+_NOTHING_PLANNED: tuple[tuple | None, ConvPlan | None] = (None, None)
 
 
 class _Float:
@@ -37,6 +39,8 @@ class _Float:
 
 
 _FLOAT = _Float()
+# Another module in place of a quantizer is called, with the input or the weights.
+_WITH_KERNEL = (Quantizer, MultiLevelQuantizer, _Float)
 
 
 def _same(kept: Sequence[Tensor], sources: Sequence[Tensor]) -> bool:
@@ -68,7 +72,7 @@ class QuantLayer(nn.Module):
     """
 
     weight: Tensor
-    bias: Optional[Tensor]
+    bias: Tensor | None
 
     def __init__(self,
                  *args: Any,
@@ -123,7 +127,7 @@ class QuantLayer(nn.Module):
         """Within the block the weights must not change; they are quantized once for all calls."""
         if self._shares_weight:
             kept = self._kept_weight()
-            self._shared_weight = self._quantized_weight() if kept is None else kept
+            self._shared_weight = self._fake_quantized_weight() if kept is None else kept
         try:
             yield
         finally:
@@ -136,7 +140,7 @@ class QuantLayer(nn.Module):
         """What the float layer computes from an input and a weight."""
         raise NotImplementedError
 
-    def _quantized_weight(self) -> Tensor:
+    def _fake_quantized_weight(self) -> Tensor:
         return self.weight_quantizer(self.weight)
 
     def _ready_weight(self) -> Tensor:
@@ -146,9 +150,9 @@ class QuantLayer(nn.Module):
         if self.weight_quantizer is None:
             return self.weight
         kept = self._kept_weight() if self._are_ready(self.weight_quantizer) else None
-        return self._quantized_weight() if kept is None else kept
+        return self._fake_quantized_weight() if kept is None else kept
 
-    def _kept_weight(self) -> Optional[Tensor]:
+    def _kept_weight(self) -> Tensor | None:
         """What evaluation keeps: the quantized weights; None where nothing is kept."""
         if self.training or torch.is_grad_enabled() or is_compiling():
             return None
@@ -159,7 +163,7 @@ class QuantLayer(nn.Module):
         # The contents are compared: a write through `.data`, as EMA does, leaves no other trace.
         if kernel != self.weight_quantizer.kernel or not _same(kept, sources):
             copies = tuple(source.clone() for source in sources)
-            self._kept = self.weight_quantizer.kernel, copies, self._quantized_weight()
+            self._kept = self.weight_quantizer.kernel, copies, self._fake_quantized_weight()
         return self._kept[2]
 
     @property
@@ -168,14 +172,14 @@ class QuantLayer(nn.Module):
         return quantizer is not None and not is_exporting() and self._are_ready(quantizer)
 
     def _are_ready(self, *quantizers: Any) -> bool:
-        """Whether each is one of ours, which has a kernel, and quantizes."""
-        return not any([getattr(quantizer, 'calibrating', True) for quantizer in quantizers])
+        """Whether each is one of ours, which has a kernel, and does not observe."""
+        return all([isinstance(each, _WITH_KERNEL) and not each.calibrating for each in quantizers])
 
     def _set_quantizers(self, weight: QuantizerCfg, inputs: QuantizerCfg) -> None:
-        self.weight_quantizer: Optional[nn.Module] = build_quantizer(
+        self.weight_quantizer: nn.Module | None = build_quantizer(
             weight, num_channels=self.num_outputs)
-        self.input_quantizer: Optional[nn.Module] = build_quantizer(inputs)
-        self._shared_weight: Optional[Tensor] = None
+        self.input_quantizer: nn.Module | None = build_quantizer(inputs)
+        self._shared_weight: Tensor | None = None
         self._kept = _NOTHING_KEPT
         self._planned = _NOTHING_PLANNED
 
@@ -212,7 +216,7 @@ class FusedLayer(QuantLayer):
         module without a kernel stands in for a quantizer."""
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
-        weight = self.weight if self.weight_quantizer is None else self._quantized_weight()
+        weight = self.weight if self.weight_quantizer is None else self._fake_quantized_weight()
         return self._operate(x, weight)
 
     def _forward_exported(self, x: Tensor) -> Tensor:

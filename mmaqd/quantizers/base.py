@@ -1,8 +1,8 @@
-"""What all quantizers share: learned parameters, their start, and the state in checkpoints."""
+"""What all quantizers share: learned parameters, their first values, the state in checkpoints."""
 from __future__ import annotations
 
 import math
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping
 
 import torch
 import torch.nn as nn
@@ -42,7 +42,7 @@ class Quantizer(nn.Module):
         interval: Largest magnitude that can be represented, () or (num_channels,).
         is_fresh: Whether its values come from no checkpoint and nobody looked at its data yet.
         collecting: Whether :func:`calibrating` collects what is wrong with its data.
-        initialized: Buffer, bool: whether the parameters have their start (or learned) values.
+        initialized: Buffer, bool: whether the parameters have their first (or learned) values.
         bits: Buffer, the bit width, by which a checkpoint of other bits is recognized.
         learned: Names of the learned parameters.
         constants: Names of the buffers that a checkpoint must have the same values of.
@@ -61,7 +61,7 @@ class Quantizer(nn.Module):
                  kernel: FakeQuantizeKernel,
                  start: str,
                  start_values: Mapping[str, float],
-                 num_channels: Optional[int] = None) -> None:
+                 num_channels: int | None = None) -> None:
         super().__init__()
         if start not in self.starts:
             raise ValueError(f'{type(self).__name__}: start must be one of {self.starts}, but got '
@@ -163,7 +163,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> None:
-        """Take samples of ``x``, from which the parameters will start; an empty ``x`` gives none.
+        """Take samples of ``x``, to be initialized from; an empty ``x`` gives none.
 
         Raises:
             ValueError: It holds NaN, infinity or, outside of :func:`calibrating`, negative values
@@ -175,7 +175,7 @@ class Quantizer(nn.Module):
             self._samples.add(self._sample(self._rows(x)))
 
     def inspect(self, x: Tensor) -> None:
-        """Refuse a tensor that nothing can start from.
+        """Refuse a tensor that nothing can be initialized from.
 
         Raises:
             ValueError: It holds NaN or infinity.
@@ -191,7 +191,7 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def initialize(self) -> None:
-        """Start the learned parameters from the samples observed, and forget these.
+        """Give the learned parameters their first values, from the samples observed; forget these.
 
         Raises:
             UninitializedIntervalError: Nothing was observed.
@@ -207,7 +207,7 @@ class Quantizer(nn.Module):
                 f'at {self._length_of_zeros:g}.',
                 'current',
                 level=30)
-        self._start_from(samples)
+        self._initialize_from(samples)
         self.initialized.fill_(True)
         self.is_fresh = False
 
@@ -263,7 +263,7 @@ class Quantizer(nn.Module):
         """What is kept of the rows (R, N) of one call, (R, K)."""
         return _subsample(rows) if self.start == 'least_error' else self._length(rows)[:, None]
 
-    def _start_from(self, samples: Tensor) -> None:
+    def _initialize_from(self, samples: Tensor) -> None:
         """Set the learned parameters from the samples (R, K) of all calls."""
         if self.start == 'least_error':
             length = least_error_interval(samples, self._fake_quantize_rows)
@@ -282,7 +282,7 @@ class Quantizer(nn.Module):
         if state:
             self.check_state(prefix[:-1] or self.name, state)
             self.is_fresh = not bool(state['initialized'])
-        self._prepare_for(state)
+        self._become(state)
         if not state:  # A float checkpoint: the parameters are calibrated after loading.
             state_dict.update(self.state_dict(prefix=prefix))
         self._known_initialized = False
@@ -294,7 +294,7 @@ class Quantizer(nn.Module):
             getattr(self, name).data.clamp_(min=MIN_INTERVAL)
         super()._save_to_state_dict(*args, **kwargs)
 
-    def _prepare_for(self, state: Mapping[str, Tensor]) -> None:
+    def _become(self, state: Mapping[str, Tensor]) -> None:
         """Become what a state, which was checked, is loaded into."""
 
     def check_state(self, name: str, state: Mapping[str, Tensor]) -> None:

@@ -2,14 +2,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Optional, Union
+from typing import Any
 
 import torch.nn as nn
 
 from mmaqd.registry import QUANTIZERS
 
 
-def build_quantizer(cfg: Union[dict, nn.Module, None], **context: Any) -> Optional[nn.Module]:
+def build_quantizer(cfg: dict | nn.Module | None, **context: Any) -> nn.Module | None:
     """Build a quantizer.
 
     Args:

@@ -1,4 +1,4 @@
-"""DoReFa, arXiv:1606.06160: fixed ranges, so nothing is learned and nothing needs a start."""
+"""DoReFa, arXiv:1606.06160: fixed ranges, so nothing is learned and nothing is initialized."""
 from __future__ import annotations
 
 import math
@@ -64,8 +64,9 @@ class DoReFaActivationQuantizer(_FixedQuantizer, ActivationQuantizer):
 class DoReFaWeightQuantizer(_FixedQuantizer, WeightQuantizer):
     """DoReFa of weights: tanh(w) / max|tanh(w)| is rounded to k/n.
 
-    Up to 7 bits k is odd, -n..n with n = 2^b - 1 (no zero level); at 8 bits k is an integer of
-    -127..127 and n = 127, so that the codes fit int8 (narrow range; the paper has odd k there too).
+    Up to 7 bits k is odd, -n..n with n = 2^b - 1 (zero is no grid point); at 8 bits k is an integer
+    of -127..127 and n = 127, so that the codes fit int8 (narrow range; the paper has odd k there
+    too).
 
     The quantized weights reach from -1 to 1 whatever the scale of w is. A BN after the conv takes
     that back. A conv without one, as the prediction convs of a detector, gives outputs of another

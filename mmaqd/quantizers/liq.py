@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Mapping, Optional
+from typing import Mapping
 
 from torch import Tensor
 
@@ -58,8 +58,8 @@ class LIQActivationQuantizer(ActivationQuantizer):
 class LIQWeightQuantizer(WeightQuantizer):
     """LIQ of weights: w is clipped to [-v, v] and rounded to v k/n.
 
-    Up to 7 bits k is odd, -n..n with n = 2^b - 1 (no zero level); at 8 bits k is an integer of
-    -127..127 and n = 127, so that the codes fit int8 (narrow range).
+    Up to 7 bits k is odd, -n..n with n = 2^b - 1 (zero is no grid point); at 8 bits k is an integer
+    of -127..127 and n = 127, so that the codes fit int8 (narrow range).
 
     Args:
         bit_width: b, 1 to 8.
@@ -94,11 +94,11 @@ class LIQWeightQuantizer(WeightQuantizer):
     def __init__(self,
                  bit_width: int,
                  normalize: bool = True,
-                 axis: Optional[int] = None,
-                 num_channels: Optional[int] = None,
+                 axis: int | None = None,
+                 num_channels: int | None = None,
                  start: str = 'least_error',
                  start_value: float = 1.0,
-                 gradient_factor: Optional[bool] = None,
+                 gradient_factor: bool | None = None,
                  center: bool = True) -> None:
         owner = type(self).__name__
         check_bit_width(bit_width, 1, owner)

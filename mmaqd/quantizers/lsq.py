@@ -1,8 +1,6 @@
 """Learned step size quantization: LSQ, arXiv:1902.08153, and LSQ+, arXiv:2004.09576."""
 from __future__ import annotations
 
-from typing import Optional
-
 import torch
 from torch import Tensor
 
@@ -99,8 +97,8 @@ class LSQWeightQuantizer(_StepSizeQuantizer, WeightQuantizer):
 
     def __init__(self,
                  bit_width: int,
-                 axis: Optional[int] = None,
-                 num_channels: Optional[int] = None,
+                 axis: int | None = None,
+                 num_channels: int | None = None,
                  start: str = 'mean',
                  start_value: float = 1.0) -> None:
         owner = type(self).__name__
@@ -133,8 +131,8 @@ class LSQPlusWeightQuantizer(LSQWeightQuantizer):
 
     def __init__(self,
                  bit_width: int,
-                 axis: Optional[int] = None,
-                 num_channels: Optional[int] = None,
+                 axis: int | None = None,
+                 num_channels: int | None = None,
                  start: str = 'three_sigma',
                  start_value: float = 1.0) -> None:
         super().__init__(bit_width, axis, num_channels, start, start_value)
@@ -151,7 +149,7 @@ class LSQPlusActivationQuantizer(_StepSizeQuantizer, ActivationQuantizer):
     """LSQ+ of a tensor of either sign: x is rounded to s q + beta, q in 0..n.
 
     The fake-quantized tensor is ``codes * scale + offset``, and a conv pads it with the number 0,
-    which is a level only if beta is a multiple of s. The offset is what makes negative numbers
+    which is a grid point only if beta is a multiple of s. The offset is what makes negative numbers
     representable, so there is no option ``signed`` as LSQ has.
 
     Args:
@@ -191,7 +189,7 @@ class LSQPlusActivationQuantizer(_StepSizeQuantizer, ActivationQuantizer):
         lowest = self.offset.detach()
         return torch.maximum(lowest.abs(), (lowest + self.scale * self.qmax).abs())
 
-    def _start_from(self, samples: Tensor) -> None:
+    def _initialize_from(self, samples: Tensor) -> None:
         step_size, offset = least_error_step_size_and_offset(samples[0], self.qmax)
         self.step_size.copy_(step_size)
         self.offset.copy_(offset)

@@ -37,7 +37,8 @@ def _candidates(name: str) -> Iterator[str]:
     parts = name.split('.')
     yield re.sub(r'(^|(?<=\.))\d+(?=\.|$)', '*', name)
     yield re.sub(r'\d+', '*', name)
-    for length in reversed(range(len(parts))):
-        yield '.'.join([*parts[:length], '*'])
+    for end in reversed([match.end() for match in re.finditer(r'[._]', name)]):
+        yield f'{name[:end]}*'
+    yield '*'
     for length in reversed(range(1, len(parts))):
         yield '.'.join(['*', *parts[-length:]])

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from inspect import signature
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping
 
 from torch import Tensor
 
@@ -24,7 +24,7 @@ class WeightQuantizer(StoresCodes, Quantizer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._begin_without_stored_codes()
+        self._add_stored_scale()
 
     @property
     def unscaled_cfg(self) -> dict:
@@ -65,7 +65,7 @@ class ActivationQuantizer(Quantizer):
                  kernel: FakeQuantizeKernel,
                  start: str,
                  start_values: Mapping[str, float],
-                 num_channels: Optional[int] = None) -> None:
+                 num_channels: int | None = None) -> None:
         super().__init__(kernel, start, start_values, num_channels)
         if kernel.grid.signed:  # else no buffer: checkpoints made before there was the choice load
             self._add_constant('signed', 1)
@@ -142,7 +142,7 @@ class ActivationQuantizer(Quantizer):
         return self.kernel.forward(rows, self._from_length(length))
 
 
-def channels_along(axis: Optional[int], num_channels: Optional[int], owner: str) -> Optional[int]:
+def channels_along(axis: int | None, num_channels: int | None, owner: str) -> int | None:
     """Number of values of a learned parameter of weights: None, or ``num_channels`` with an axis.
 
     Raises:

@@ -1,7 +1,7 @@
 """Rules for ``quantization.rules`` of a config, as text to paste."""
 from __future__ import annotations
 
-from typing import Iterable, Optional
+from typing import Iterable
 
 import torch.nn as nn
 from torch import Tensor
@@ -23,7 +23,7 @@ def has_weights(module: nn.Module) -> bool:
     return any(each is not None and (is_lazy(each) or each.dim() >= 2) for each in own)
 
 
-def weight_of(module: nn.Module) -> Optional[Tensor]:
+def weight_of(module: nn.Module) -> Tensor | None:
     """The ``weight`` of the module itself, a parameter or computed from others; None without one.
 
     A layer that works with a part of another module's parameter has ``lends_weight``.

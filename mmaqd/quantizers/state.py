@@ -1,7 +1,7 @@
 """What the state of a quantizer tells without the quantizer."""
 from __future__ import annotations
 
-from typing import Mapping, Optional
+from typing import Mapping
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from mmaqd.functional import twos_complement_grid, unsigned_grid
 
 
-def state_interval(state: Mapping[str, Tensor], is_weight: bool) -> Optional[Tensor]:
+def state_interval(state: Mapping[str, Tensor], is_weight: bool) -> Tensor | None:
     """The attribute ``interval`` of the quantizer that a state was saved from.
 
     Args:

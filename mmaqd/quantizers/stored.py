@@ -1,7 +1,7 @@
 """Quantizers of weights of which only the codes are left, as a packed file has them."""
 from __future__ import annotations
 
-from typing import Mapping, Optional
+from typing import Mapping
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ class PackedWeightsError(RuntimeError):
 
 
 class StoresCodes:
-    """The part of a quantizer of weights that lets it stand for weights that are levels already.
+    """The part of a quantizer of weights that lets it stand for weights that are grid points.
 
     Where it has a :attr:`stored_scale`, the weights that it is given are ``codes * stored_scale``;
     they are quantized to themselves, whatever the family, and training is refused. The learned
@@ -31,10 +31,10 @@ class StoresCodes:
 
     #: Keys that a state of the quantizer may have or lack.
     optional_state = (STORED_SCALE, )
-    stored_scale: Optional[Tensor]
+    stored_scale: Tensor | None
     kernel: FakeQuantizeKernel
 
-    def _begin_without_stored_codes(self) -> None:
+    def _add_stored_scale(self) -> None:
         self._family_kernel = self.kernel
         self.register_buffer(STORED_SCALE, None)
 
@@ -48,23 +48,23 @@ class StoresCodes:
 
     @torch.no_grad()
     def store_codes(self, weight: Tensor) -> None:
-        """Overwrite ``weight`` by its levels; from here on they are all that is known of it.
+        """Overwrite ``weight`` by its grid points; from here on they are all that is known of it.
 
         Args:
             weight: The weights of the layer, any shape.
 
         Raises:
             UninitializedIntervalError: The quantizer has no interval yet.
-            ValueError: The levels are not a scale times codes.
+            ValueError: The grid points are not a scale times codes.
         """
-        levels = self(weight)
+        points = self(weight)
         scale = self.scale.detach().clone()
         kernel = self._stored_kernel(scale)
         offset = self.kernel.offset(*self.learned_parameters)
-        if offset is not None or not torch.equal(kernel.forward(levels, scale), levels):
-            raise ValueError(f'{self.name}: the levels of a {type(self).__name__} are not a scale '
-                             'times codes of its grid, so they can\'t be stored as codes.')
-        weight.copy_(levels)
+        if offset is not None or not torch.equal(kernel.forward(points, scale), points):
+            raise ValueError(f'{self.name}: the grid points of a {type(self).__name__} are not a '
+                             'scale times codes, so they can\'t be stored as codes.')
+        weight.copy_(points)
         self._take_stored_scale(scale)
 
     def begin_training_step(self) -> None:
@@ -73,9 +73,9 @@ class StoresCodes:
             raise PackedWeightsError(
                 f'{self.name}: the weights come from a packed file, which holds their '
                 f'{self.bit_width}-bit codes and not the float weights that training goes on '
-                'from: steps smaller than a level would be lost. Train from the checkpoint that '
+                'from: changes smaller than a step would be lost. Train from the checkpoint that '
                 'was packed, or add dict(type=\'mmaqd.TrainPackedHook\') to custom_hooks to '
-                'start from the levels.')
+                'start from the grid points.')
         super().begin_training_step()
 
     def check_state(self, name: str, state: Mapping[str, Tensor]) -> None:
@@ -94,11 +94,11 @@ class StoresCodes:
         stored = '' if self.stored_scale is None else ', stored codes'
         return f'{super().extra_repr()}{stored}'
 
-    def _prepare_for(self, state: Mapping[str, Tensor]) -> None:
+    def _become(self, state: Mapping[str, Tensor]) -> None:
         scale = state.get(STORED_SCALE)
         self._take_stored_scale(None if scale is None else scale.detach().clone())
 
-    def _take_stored_scale(self, scale: Optional[Tensor]) -> None:
+    def _take_stored_scale(self, scale: Tensor | None) -> None:
         if scale is not None:
             self.stored_scale = scale.to(self.bits.device)
             self.kernel = self._stored_kernel(scale)

@@ -25,7 +25,7 @@ def check_zero_weights(model: nn.Module, quantizers: Collection[Quantizer]) -> N
 
     Args:
         model: The model.
-        quantizers: Those to look at, started.
+        quantizers: Those to look at, initialized.
 
     Raises:
         ValueError: There are such layers.

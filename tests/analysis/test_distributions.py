@@ -52,14 +52,14 @@ def test_noise_of_normalized_weights(model, tensors):
     weight = conv.weight.detach()
     weight = (weight - weight.mean()) / weight.std(correction=0)
     v = conv.weight_quantizer.interval.item()
-    # Four levels, -v, -v/3, v/3 and v.
-    levels = torch.tensor([-v, -v / 3, v / 3, v])
-    nearest = levels[(weight.flatten()[:, None] - levels).abs().argmin(dim=1)].view_as(weight)
+    # Four grid points, -v, -v/3, v/3 and v.
+    points = torch.tensor([-v, -v / 3, v / 3, v])
+    nearest = points[(weight.flatten()[:, None] - points).abs().argmin(dim=1)].view_as(weight)
     measured = tensors[NORMALIZED, 'weights']
     assert measured.bits == 2 and not measured.in_steps
     assert measured.sqnr == pytest.approx(decibels(weight, nearest), abs=1e-3)
     assert measured.signal == pytest.approx(1, rel=1e-4)
-    torch.testing.assert_close(measured.levels, levels)
+    torch.testing.assert_close(measured.grid_points, points)
     assert set(measured.values.tolist()) <= set(weight.flatten().tolist())
 
 
@@ -71,7 +71,7 @@ def test_noise_of_inputs(model, tensors, name, n):
     measured = tensors[name, 'inputs']
     assert measured.sqnr == pytest.approx(decibels(values, codes / n * v), abs=0.01)
     torch.testing.assert_close(
-        measured.levels, (codes.unique() / n * v).float(), rtol=1e-5, atol=1e-6)
+        measured.grid_points, (codes.unique() / n * v).float(), rtol=1e-5, atol=1e-6)
     assert set(measured.values.tolist()) <= set(values.tolist())
 
 
@@ -89,7 +89,7 @@ def test_values_of_each_channel_are_given_in_its_steps():
     calibrate(model, [make_batch()])
     measured = quantized_tensors(model, [])[1]
     assert measured.in_steps
-    assert set(measured.levels.tolist()) <= set(range(-15, 16, 2))
+    assert set(measured.grid_points.tolist()) <= set(range(-15, 16, 2))
     conv = model.get_submodule(measured.layer)
     weight = conv.weight.detach()
     weight = (weight - weight.mean()) / weight.std(correction=0)
@@ -117,7 +117,7 @@ def test_values_of_each_pyramid_level_are_given_in_its_steps():
     measured = {(t.layer, t.part): t for t in quantized_tensors(model, [make_batch()])}
     handle.remove()
     tensor = measured[name, 'inputs']
-    assert tensor.in_steps and tensor.levels.tolist() == [0, 1, 2, 3]
+    assert tensor.in_steps and tensor.grid_points.tolist() == [0, 1, 2, 3]
     lengths = [level.interval.item() for level in conv.input_quantizer]
     assert tensor.values.max() == pytest.approx(
         max(float(x.max()) * 3 / length for x, length in zip(seen, lengths)), rel=1e-4)
@@ -138,7 +138,7 @@ def test_levels_may_have_an_offset():
     tensor = measured[NORMALIZED, 'inputs']
     quantizer = model.get_submodule(NORMALIZED).input_quantizer
     x = inputs_of(model, NORMALIZED)
-    assert set(tensor.levels.tolist()) == set(quantizer(x).detach().unique().tolist())
+    assert set(tensor.grid_points.tolist()) == set(quantizer(x).detach().unique().tolist())
 
 
 def test_without_batches_there_are_only_weights(model):
@@ -160,7 +160,7 @@ def given(layer='a', part='weights', signal=1.0, noise=0.01, **changes):
     values = dict(
         bits=4,
         values=torch.linspace(-1, 1, 50),
-        levels=torch.tensor([-1., 0., 1.]),
+        grid_points=torch.tensor([-1., 0., 1.]),
         in_steps=False)
     return QuantizedTensor(layer, part, signal=signal, noise=noise, **{**values, **changes})
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmaqd.analysis import (build_detector, is_float_checkpoint, iterate_batches, load_detector,
-                            start_intervals)
+from mmaqd.analysis import (build_detector, initialize_intervals, is_float_checkpoint,
+                            iterate_batches, load_detector)
 from mmaqd.quantizers import UninitializedIntervalError
 from tests.helpers.data import make_coco, run_cfg
 from tests.helpers.detector import build, build_calibrated, make_batch, model_cfg, raw_outputs
@@ -45,9 +45,9 @@ def test_intervals_that_a_float_checkpoint_lacks_are_started(tmp_path, data):
     with pytest.raises(UninitializedIntervalError):
         raw_outputs(model, make_batch())
     quantizers = [m for m in model.modules() if hasattr(m, 'initialized')]
-    assert start_intervals(cfg, model) == len(quantizers)
+    assert initialize_intervals(cfg, model) == len(quantizers)
     assert all(torch.isfinite(out).all() for out in raw_outputs(model, make_batch()))
-    assert start_intervals(cfg, model) == 0
+    assert initialize_intervals(cfg, model) == 0
 
 
 def test_low_bit_checkpoint_is_no_float_one(tmp_path, data):

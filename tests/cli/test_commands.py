@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -53,6 +54,15 @@ def test_help_has_a_sentence_for_every_command(script):
     assert run(script).stdout == done.stdout
 
 
+def test_a_missing_package_is_named_with_how_to_get_it(script, tmp_path):
+    (tmp_path / 'mmengine.py').write_text('raise ModuleNotFoundError(name="mmengine")')
+    (tmp_path / 'mmaqd').write_text(script.read_text())
+    done = run(tmp_path / 'mmaqd', 'train', 'config.py')
+    assert done.returncode == 1 and done.stdout == ''
+    assert re.match('mmaqd train: mmaqd needs mmengine.*pip install', done.stderr)
+    assert 'Traceback' not in done.stderr
+
+
 def test_python_m_is_the_same(script):
     done = subprocess.run([sys.executable, '-m', 'mmaqd', '--help'],
                           env=dict(os.environ, PYTHONPATH=f'{script.parent}{os.pathsep}{ROOT}'),
@@ -89,8 +99,9 @@ def test_the_version(script):
 
 
 @pytest.mark.parametrize('arguments, words', [
-    (['trian'], "mmaqd: there is no command 'trian'. Did you mean 'train'? There are: train, test"),
-    (['xyz'], "mmaqd: there is no command 'xyz'. There are: train, test"),
+    (['trian'],
+     "mmaqd: there is no command 'trian'. Did you mean 'train'? There are: quantize-config, train"),
+    (['xyz'], "mmaqd: there is no command 'xyz'. There are: quantize-config, train"),
     (['report', 'sizes'], "mmaqd report: there is no command 'sizes'. Did you mean 'size'?"),
 ])
 def test_a_wrong_command_says_what_there_is(capsys, arguments, words):

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrize  # noqa: F401
 
 from mmaqd.conversion import prepare, quantization_table
+from mmaqd.conversion.prepare import refusals
 from mmaqd.layers import QuantConv2d
 from tests.helpers.detector import build, model_cfg, quantization_cfg
 
@@ -296,3 +297,16 @@ def test_preparing_a_built_detector_is_what_the_config_type_does(detector):
     by_hand = prepare(build(model_cfg(detector)), **quantization_cfg(detector, 3))
     by_config = build(model_cfg(detector, 3))
     assert quantization_table(by_hand) == quantization_table(by_config)
+
+
+def test_refusals_are_those_that_prepare_raises():
+    reads = TaskDecomposition(4, 2, 8)
+    model = make_net(table=nn.Embedding(3, 4), odd=nn.Conv1d(1, 1, 1), reads=reads)
+    reasons = refusals(model)
+    assert set(reasons) == {'odd', 'reads.reduction_conv.conv'}
+    assert "a Conv1d can't be quantized" in reasons['odd']
+    assert 'read without calling it' in reasons['reads.reduction_conv.conv']
+    with pytest.raises(ValueError, match="can't be quantized"):
+        prepare(model, WEIGHT, INPUT)
+    prepare(model, WEIGHT, INPUT, [dict(pattern=name, **FLOAT) for name in reasons])
+    assert not refusals(make_net())

@@ -23,14 +23,14 @@ class Point:
     d_v: Fraction
 
 
-def levels(bits: int) -> int:
+def largest_code(bits: int) -> int:
     """n of the formulas; 127 for weights of 8 bits, see :func:`weight_point`."""
     return 2**bits - 1
 
 
 def activation_point(x: float, v: float, bits: int) -> Point:
     """Q(x) = v q/n with q = round(n clip(x/v, 0, 1))."""
-    x, v, n = Fraction(x), Fraction(v), levels(bits)
+    x, v, n = Fraction(x), Fraction(v), largest_code(bits)
     if x < 0:
         return Point(0, Fraction(0), 0, Fraction(0))
     if x > v:
@@ -42,7 +42,7 @@ def activation_point(x: float, v: float, bits: int) -> Point:
 def weight_point(w: float, v: float, bits: int) -> Point:
     """Q(w) = v k/n; k = 2 round(n (w/v + 1)/2) - n, or round(127 w/v) at 8 bits."""
     w, v = Fraction(w), Fraction(v)
-    n = 127 if bits == 8 else levels(bits)
+    n = 127 if bits == 8 else largest_code(bits)
     if abs(w) > v:
         sign = 1 if w > 0 else -1
         return Point(sign * n, sign * v, 0, Fraction(sign))
@@ -74,7 +74,7 @@ def straight_through_round(x: Tensor) -> Tensor:
 
 def composed_activation(x: Tensor, v: Tensor, bits: int) -> Tensor:
     """The activation formula in operations that autograd differentiates."""
-    n = levels(bits)
+    n = largest_code(bits)
     clipped = torch.clamp(x / v, 0, 1)
     return v * straight_through_round(n * clipped) / n
 
@@ -102,5 +102,5 @@ def composed_weight(w: Tensor,
     clipped = torch.clamp(w / v, -1, 1)
     if bits == 8:
         return v * straight_through_round(127 * clipped) / 127
-    n = levels(bits)
+    n = largest_code(bits)
     return v * (2 * straight_through_round(n * (clipped + 1) / 2) / n - 1)

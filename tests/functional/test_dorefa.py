@@ -57,7 +57,7 @@ class TestWeights:
 
     @every_width
     @pytest.mark.parametrize('dtype', [torch.float32, torch.float64], ids=str)
-    def test_codes_and_levels(self, bits: int, dtype: torch.dtype) -> None:
+    def test_codes_and_grid_points(self, bits: int, dtype: torch.dtype) -> None:
         w = (0.1 * torch.randn(6, 3, 3, 3)).to(dtype)
         kernel = DoReFaWeightKernel(bits)
         n = 127 if bits == 8 else 2**bits - 1

@@ -69,6 +69,6 @@ def test_zeros_get_the_interval_one(kernel) -> None:
 @kernels
 def test_samples_that_are_levels_are_met_exactly(kernel) -> None:
     interval = torch.tensor(kernel.qmax / 8)
-    levels = kernel.forward(torch.linspace(-1, 1, 999) * interval, interval).unique()
-    found = search(kernel, levels[None])[0]
-    assert squared_error(kernel, levels, found) <= 1e-9 * levels.pow(2).sum()
+    points = kernel.forward(torch.linspace(-1, 1, 999) * interval, interval).unique()
+    found = search(kernel, points[None])[0]
+    assert squared_error(kernel, points, found) <= 1e-9 * points.pow(2).sum()

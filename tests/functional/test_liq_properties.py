@@ -76,11 +76,11 @@ def test_weights_are_symmetric_except_at_ties(kernel, numbers, v) -> None:
 
 
 def step(kernel: LIQActivationKernel | LIQWeightKernel, v: Tensor) -> Tensor:
-    """Distance of neighbouring levels: two codes for weights of odd codes."""
+    """Distance of neighbouring grid points: two codes for weights of odd codes."""
     first, second = promised_codes(kernel)[:2]
     return (second - first) * v / promised_codes(kernel)[-1]
 
 
 def step_phase(kernel: LIQWeightKernel) -> float:
-    """Where the levels lie, in steps: halves if zero is no level."""
+    """Where the grid points lie, in steps: halves if zero is none."""
     return 0.0 if 0 in promised_codes(kernel) else 0.5

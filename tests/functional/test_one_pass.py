@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pytest
 import torch
@@ -28,8 +28,8 @@ needs_compiler = pytest.mark.skipif(
 
 
 @pytest.fixture
-def calls(monkeypatch) -> Iterator[list[str]]:
-    """Kernels are compiled; the methods that were called so."""
+def calls(monkeypatch) -> list[str]:
+    """The methods of kernels that were called compiled."""
     names: list[str] = []
     original = one_pass._compiled
 
@@ -38,8 +38,7 @@ def calls(monkeypatch) -> Iterator[list[str]]:
         return original(function, kernel)
 
     monkeypatch.setattr(one_pass, '_compiled', recorded)
-    yield names
-    compile_kernels(False)
+    return names
 
 
 def contiguous(*shape: int) -> Tensor:
@@ -56,10 +55,9 @@ def transposed(*shape: int) -> Tensor:
 
 def results(case: Case, x: Tensor, grad: Tensor, on: bool) -> tuple[Tensor, ...]:
     """Output, gradient of the input, gradients of the parameters."""
-    compile_kernels(on)
-    parameters = case.parameters(device=x.device)
-    quantized = case.kernel.forward(x, *parameters)
-    return quantized, *case.kernel.backward(grad.clone(), x, quantized, *parameters)
+    kernel, parameters = case.kernel.compiled(on), case.parameters(device=x.device)
+    quantized = kernel.forward(x, *parameters)
+    return quantized, *kernel.backward(grad.clone(), x, quantized, *parameters)
 
 
 def check(case: Case, x: Tensor, grad: Tensor) -> None:
@@ -80,7 +78,7 @@ def test_compiled_kernels_give_the_same_numbers(case: Case, calls: list,
     # LIQ has kernels of its own on a GPU.
     family = type(case.kernel).__name__
     is_compiled = family != 'DoReFaWeightKernel' and (device.type == 'cpu' or 'LIQ' not in family)
-    assert calls == (['_quantize', '_differentiate'] if is_compiled else [])
+    assert calls == (['_fake_quantize', '_differentiate'] if is_compiled else [])
 
 
 def of_one_family(device: torch.device) -> Case:
@@ -94,7 +92,7 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype, calls: list,
     torch.manual_seed(0)
     x, grad = (torch.randn(SHAPE).to(device, dtype) for _ in range(2))
     check(of_one_family(device), x, grad)
-    assert calls == ['_quantize', '_differentiate']
+    assert calls == ['_fake_quantize', '_differentiate']
 
 
 @needs_compiler
@@ -108,23 +106,19 @@ def test_other_layouts(make: Callable, calls: list, device: torch.device) -> Non
 @needs_compiler
 def test_each_kernel_is_compiled_once_whatever_the_length(calls) -> None:
     torch._dynamo.reset()
-    compile_kernels()
     counters.clear()
     interval = torch.tensor(1.5)
     for bits in range(2, 9):
         for size in (20, 30, 4096, 5000):
-            LIQActivationKernel(bits).forward(torch.rand(size), interval)
+            LIQActivationKernel(bits).compiled().forward(torch.rand(size), interval)
     assert counters['frames']['ok'] == counters['frames']['total'] == 7
 
 
-def test_they_are_off_at_first_and_can_be_switched(calls: list) -> None:
-    assert not kernels_are_compiled()
+def test_they_are_off_at_first_and_no_process_switches_them(calls: list) -> None:
     LIQActivationKernel(4).forward(torch.rand(8), torch.tensor(1.5))
     assert not calls
-    compile_kernels()
-    assert kernels_are_compiled()
-    compile_kernels(False)
-    assert not kernels_are_compiled()
+    with pytest.raises(TypeError, match=r'belongs to a model.*compile_kernels\(model=model\)'):
+        compile_kernels()
 
 
 @pytest.mark.parametrize(
@@ -136,8 +130,7 @@ def test_they_are_off_at_first_and_can_be_switched(calls: list) -> None:
     ],
     ids=['empty', 'one element', 'meta', 'per channel'])
 def test_where_they_do_not_apply(kernel, shape: tuple, device: str, calls: list) -> None:
-    compile_kernels()
-    x = torch.ones(shape, device=device)
+    kernel, x = kernel.compiled(), torch.ones(shape, device=device)
     interval = torch.ones(shape[:1] if kernel.axis == 0 else (), device=device)
     quantized = kernel.forward(x, interval)
     assert kernel.backward(torch.ones_like(x), x, quantized, interval)[0].shape == shape
@@ -146,10 +139,8 @@ def test_where_they_do_not_apply(kernel, shape: tuple, device: str, calls: list)
 
 @needs_compiler
 def test_conv_trains_with_them(calls: list) -> None:
-    kernels = dict(input_kernel=LIQActivationKernel(4), weight_kernel=LIQWeightKernel(4, True))
     gradients = []
     for on in (False, True):
-        compile_kernels(on)
         torch.manual_seed(0)
         leaves = [
             torch.rand(2, 3, 6, 6),
@@ -165,10 +156,11 @@ def test_conv_trains_with_them(calls: list) -> None:
             ConvGeometry(),
             input_parameters=(intervals[0], ),
             weight_parameters=(intervals[1], ),
-            **kernels)
+            input_kernel=LIQActivationKernel(4).compiled(on),
+            weight_kernel=LIQWeightKernel(4, True).compiled(on))
         y.square().sum().backward()
         gradients.append([y.detach(), *(leaf.grad for leaf in leaves)])
-    assert calls.count('_quantize') == 4 and calls.count('_differentiate') == 2
+    assert calls.count('_fake_quantize') == 4 and calls.count('_differentiate') == 2
     for expected, found in zip(*gradients):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -194,10 +186,10 @@ def test_a_model_has_a_switch_of_its_own(calls: list) -> None:
 def test_a_compiled_kernel_is_the_same_kernel() -> None:
     kernel = LIQWeightKernel(4, axis=0)
     assert kernel.compiled() == kernel and repr(kernel.compiled()) == repr(kernel)
-    assert kernel.is_compiled is None and kernel.compiled().is_compiled
+    assert not kernel.is_compiled and kernel.compiled().is_compiled
 
 
 def test_a_model_without_quantizers_has_no_switch() -> None:
     model = nn.Linear(1, 1)
     compile_kernels(True, model)
-    assert not kernels_are_compiled(model) and not kernels_are_compiled()
+    assert not kernels_are_compiled(model)

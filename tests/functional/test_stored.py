@@ -1,4 +1,4 @@
-"""Levels are kept bit for bit and have the codes that they had, on every grid at every scale."""
+"""Grid points are kept bit for bit, with the codes that they had, on every grid at every scale."""
 from __future__ import annotations
 
 import pytest
@@ -25,21 +25,21 @@ def test_every_code_at_many_scales(grid):
     scales = torch.cat([torch.rand(200) * 10.0**power for power in range(-9, 4)]).add_(1e-9)
     codes = grid.values.float()
     for scale in scales:
-        levels = codes * scale
-        assert torch.equal(kernel.codes(levels, scale), codes)
-        assert torch.equal(kernel.forward(levels, scale), levels)
+        points = codes * scale
+        assert torch.equal(kernel.codes(points, scale), codes)
+        assert torch.equal(kernel.forward(points, scale), points)
 
 
 @pytest.mark.parametrize('grid', GRIDS, ids=str)
 def test_a_scale_for_each_channel(grid):
     kernel, scale = kernel_of(grid, axis=0), torch.rand(5) + 0.01
     codes = grid.values.float().expand(5, -1).reshape(5, -1, 1, 1)
-    levels = codes * scale.view(5, 1, 1, 1)
-    assert torch.equal(kernel.codes(levels, scale), codes)
-    assert torch.equal(kernel.forward(levels, scale), levels)
+    points = codes * scale.view(5, 1, 1, 1)
+    assert torch.equal(kernel.codes(points, scale), codes)
+    assert torch.equal(kernel.forward(points, scale), points)
 
 
-def test_what_is_no_level_goes_to_the_nearest_one():
+def test_what_is_no_grid_point_goes_to_the_nearest_one():
     kernel = StoredWeightKernel((-3, 3, 2))
     found = kernel.forward(torch.tensor([-9., -2.1, -1.9, 0.4, 9.]), torch.tensor(1.))
     assert found.tolist() == [-3, -3, -1, 1, 3]

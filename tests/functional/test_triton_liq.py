@@ -1,7 +1,8 @@
-"""The kernels for a GPU: on one, and interpreted by Triton on the CPU, against the operations."""
+"""The Triton functions: on a GPU, and interpreted on the CPU, against the operations."""
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from types import ModuleType
 from typing import Callable, Iterator
@@ -27,7 +28,7 @@ INTERVAL = 1.3
 
 
 def values(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Also the edges of the interval, ties between levels, and what is not finite."""
+    """Also the edges of the interval, ties between grid points, and what is not finite."""
     x = 1.5 * torch.randn(shape)
     special = torch.tensor([0.0, INTERVAL, -INTERVAL, INTERVAL / 2, float('nan')])
     x.view(-1)[:special.numel()] = special[:x.numel()]
@@ -43,14 +44,14 @@ def assert_same(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None
 
 def by_operations(kernel, x: Tensor, grad: Tensor, interval: Tensor) -> tuple[Tensor, ...]:
     """Output, gradient of the input and of the interval."""
-    begun = kernels.ByOperations(kernel, kernel.prepare(x, interval))
-    quantized = kernel.forward(x, interval, begun=begun)
-    return quantized, *kernel.backward(grad.clone(), x, quantized, interval, begun=begun)
+    bound = kernels.ByOperations(kernel, kernel.terms(x, interval))
+    quantized = kernel.forward(x, interval, bound=bound)
+    return quantized, *kernel.backward(grad.clone(), x, quantized, interval, bound=bound)
 
 
 @pytest.fixture(scope='module')
 def interpreter() -> Iterator[ModuleType]:
-    """The module again, with kernels that Triton interprets on the CPU."""
+    """The module again, with functions that Triton interprets on the CPU."""
     if torch.cuda.is_available():
         pytest.skip('the GPU runs the kernels themselves')
     pytest.importorskip('triton', reason='Triton is not installed')
@@ -59,13 +60,21 @@ def interpreter() -> Iterator[ModuleType]:
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('TRITON_INTERPRET', '1')
-        # Triton's own functions are interpreted where it is imported so, its C++ part apart.
-        for name in [name for name in sys.modules if name.startswith('triton')]:
-            if not name.startswith('triton._C'):
-                patch.delitem(sys.modules, name)
         patch.setitem(sys.modules, spec.name, module)
+        compiled = take_triton_out()
         spec.loader.exec_module(module)
         yield module
+        take_triton_out()
+        sys.modules.update(compiled)
+
+
+def take_triton_out() -> dict[str, ModuleType]:
+    """The modules of Triton, which is imported anew then; its C++ part, which can't be, stays.
+
+    Its own functions are interpreted where it is imported so.
+    """
+    names = [name for name in sys.modules if re.match(r'triton(\.(?!_C)|$)', name)]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 @pytest.fixture
@@ -76,10 +85,10 @@ def interpreted(interpreter, monkeypatch) -> None:
 
 
 def by_one_pass(kernel, x: Tensor, grad: Tensor, interval: Tensor) -> tuple[Tensor, ...]:
-    begun = kernel.begin(x, interval)
-    assert type(begun).__name__ == 'LIQOnGPU'
-    quantized = begun.quantize(x)
-    return quantized, *begun.gradients(grad.clone(), x, quantized)
+    bound = kernel.bind(x, interval)
+    assert type(bound).__name__ == 'LIQOnGPU'
+    quantized = bound.fake_quantize(x)
+    return quantized, *bound.gradients(grad.clone(), x, quantized)
 
 
 @on_kernels
@@ -153,7 +162,7 @@ def test_a_gradient_in_half_precision_of_an_input_in_float32() -> None:
     ], ids=['cpu', 'meta'])
 def test_where_they_do_not_apply(x: Tensor) -> None:
     assert not triton_liq.fits(x, torch.ones(()))
-    assert isinstance(LIQActivationKernel(4).begin(x, torch.ones(())), kernels.ByOperations)
+    assert isinstance(LIQActivationKernel(4).bind(x, torch.ones(())), kernels.ByOperations)
 
 
 def test_where_triton_does_not_work_the_operations_serve(monkeypatch) -> None:
@@ -161,7 +170,7 @@ def test_where_triton_does_not_work_the_operations_serve(monkeypatch) -> None:
     def fail(*_) -> None:
         raise RuntimeError('no compiler')
 
-    monkeypatch.setattr(triton_liq.LIQOnGPU, 'quantize', fail)
+    monkeypatch.setattr(triton_liq.LIQOnGPU, 'fake_quantize', fail)
     triton_liq._works.cache_clear()
     with pytest.warns(UserWarning, match='(?s)Triton.*RuntimeError: no compiler.*goes on'):
         assert not triton_liq._works(torch.device('cpu'))
@@ -176,7 +185,7 @@ def test_where_they_do_not_apply_on_a_gpu() -> None:
         assert not triton_liq.fits(fits, other)
     for other in (fits.double(), fits.t(), fits[:0]):
         assert not triton_liq.fits(other, interval)
-    per_channel = LIQWeightKernel(4, axis=0).begin(fits, torch.ones(2, device='cuda'))
+    per_channel = LIQWeightKernel(4, axis=0).bind(fits, torch.ones(2, device='cuda'))
     assert isinstance(per_channel, kernels.ByOperations)
 
 
@@ -194,7 +203,7 @@ def launches(interpreted, interpreter, monkeypatch) -> list[tuple]:
 
         monkeypatch.setattr(interpreter.LIQOnGPU, method, recorded)
 
-    record('quantize')
+    record('fake_quantize')
     record('gradients')
     return found
 
@@ -229,7 +238,7 @@ def assert_same_by_operations(conv: QuantConv2d, run: Callable[[], Tensor]) -> N
 def test_a_conv_goes_through_them(launches) -> None:
     conv, x = make_conv(), torch.rand(2, 3, 6, 6)
     assert_same_by_operations(conv, lambda: conv(x))
-    forward = [('quantize', x.shape), ('quantize', conv.weight.shape)]
+    forward = [('fake_quantize', x.shape), ('fake_quantize', conv.weight.shape)]
     # The backward pass quantizes again.
     assert launches == 2 * forward + [('gradients', x.shape), ('gradients', conv.weight.shape)]
 
@@ -238,7 +247,7 @@ def test_a_quantizer_goes_through_them(launches) -> None:
     conv = make_conv()
     assert_same_by_operations(conv.weight_quantizer,
                               lambda: conv.weight_quantizer(conv.weight.detach()))
-    assert [method for method, _ in launches] == ['quantize', 'quantize', 'gradients']
+    assert [method for method, _ in launches] == ['fake_quantize', 'fake_quantize', 'gradients']
 
 
 def test_the_shared_weights_of_a_head_go_through_them_once(launches) -> None:
@@ -250,7 +259,7 @@ def test_the_shared_weights_of_a_head_go_through_them_once(launches) -> None:
 
     assert_same_by_operations(conv, run)
     of_weights = [method for method, shape in launches if shape == conv.weight.shape]
-    assert of_weights == ['quantize', 'quantize', 'gradients']
+    assert of_weights == ['fake_quantize', 'fake_quantize', 'gradients']
     assert len(launches) == 3 + 3 * len(levels)
 
 
@@ -264,5 +273,5 @@ def test_all_convs_of_a_detectors_head_go_through_them(launches) -> None:
     convs = [module for module in head.modules() if isinstance(module, QuantConv2d)]
     weights = [conv.weight.shape for conv in convs]
     inputs = [feature.shape for feature in features for _ in convs]
-    expected = [('quantize', shape) for shape in weights + inputs]
+    expected = [('fake_quantize', shape) for shape in weights + inputs]
     assert sorted(launches) == sorted(expected)

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def recipe(**changes: Any) -> dict[str, Any]:
     }  # yapf: disable
 
 
-def exported_file(path: Path, meta: Optional[dict[str, Any]] = None, brightness: float = 0) -> Path:
+def exported_file(path: Path, meta: dict[str, Any] | None = None, brightness: float = 0) -> Path:
     """A file that finds BOXES; ``brightness`` times the mean of an input is added to its scores."""
     meta = recipe() if meta is None else meta
     batch = meta['batch']

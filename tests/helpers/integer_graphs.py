@@ -1,7 +1,7 @@
 """Integer graphs made by hand: every kind of node with random integers."""
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class GraphMaker:
     def conv(self,
              source: str,
              channels: int,
-             codes: Optional[tuple[int, int]] = (0, 15),
+             codes: tuple[int, int] | None = (0, 15),
              *,
              kernel: int = 3,
              stride: int = 1,
@@ -36,7 +36,7 @@ class GraphMaker:
              dilation: int = 1,
              groups: int = 1,
              bits: int = 4,
-             weight: Optional[str] = None,
+             weight: str | None = None,
              pad_codes: Sequence[int] = (0, ),
              bias_spread: float = 1.0,
              rectified: bool = False) -> str:
@@ -73,7 +73,7 @@ class GraphMaker:
                    source: str,
                    codes: tuple[int, int],
                    bias: int = 0,
-                   factor: Optional[float] = None) -> str:
+                   factor: float | None = None) -> str:
         """Codes of one unit to another."""
         name, given = f'requantize{len(self.nodes)}', self.edges[source]
         span = given.qmax - given.qmin
@@ -105,8 +105,8 @@ class GraphMaker:
 
     def upsample(self,
                  source: str,
-                 like: Optional[str] = None,
-                 factor: Optional[tuple[int, int]] = None) -> str:
+                 like: str | None = None,
+                 factor: tuple[int, int] | None = None) -> str:
         """Nearest neighbours."""
         name, given = f'upsample{len(self.nodes)}', self.edges[source]
         inputs = (source, ) if like is None else (source, like)
@@ -123,7 +123,7 @@ class GraphMaker:
         return IntegerGraph(self.edges['input'], self.edges, tuple(self.nodes), self.weights,
                             outputs)
 
-    def _add(self, node: Any, codes: Optional[tuple[int, int]], channels: int) -> str:
+    def _add(self, node: Any, codes: tuple[int, int] | None, channels: int) -> str:
         name = node.output
         self.nodes.append(node)
         self.edges[name] = Real(name) if codes is None else Codes(name, *codes, 0.5)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from mmaqd.layers import MultiLevelBN, QuantConv2d
-from mmaqd.quantizers import (LIQActivationQuantizer, Quantizer, UninitializedIntervalError,
-                              calibrate, calibrating)
+from mmaqd.quantizers import (CalibrationError, LIQActivationQuantizer, Quantizer,
+                              UninitializedIntervalError, calibrate, calibrating)
+from mmaqd.quantizers.calibration import check_data, observing
 
 WEIGHT = dict(type='mmaqd.LIQWeightQuantizer', bit_width=4)
 INPUT = dict(type='mmaqd.LIQActivationQuantizer', bit_width=4)
@@ -187,3 +188,29 @@ def test_calibrating_yields_what_observes() -> None:
     assert all(quantizer.initialized for quantizer in pending)
     with calibrating(net) as pending:
         assert pending == []
+
+
+class TestLookingAlone:
+
+    def test_observing_tells_what_it_saw_and_complains_of_nothing(self):
+        model = Net(unused=True)
+        with observing(model) as called:
+            outputs = model.eval()(batches()[0] - 0.5)
+        assert model.conv1.input_quantizer.lowest < 0 == model.conv2.input_quantizer.lowest
+        assert {model.conv1, model.conv2} == called
+        assert not any(bool(each.initialized) for each in quantizers_of(model))
+        assert not any(each.calibrating or each.collecting for each in quantizers_of(model))
+        hidden = nn.functional.conv2d(batches()[0], model.conv1.weight)
+        assert outputs.shape[0] == hidden.shape[0]
+
+    def test_checking_raises_what_calibrating_does(self):
+        for look in (check_data, calibrate):
+            with pytest.raises(CalibrationError, match='must not be negative') as error:
+                look(Net(), [batches()[0] - 0.5], run)
+            assert "pattern='conv1'" in str(error.value) and 'conv2' not in str(error.value)
+
+    def test_checking_starts_nothing(self):
+        model = Net()
+        check_data(model, batches(), run)
+        assert not any(bool(each.initialized) for each in quantizers_of(model))
+        assert calibrate(model, batches(), run) == 4

@@ -132,12 +132,12 @@ def test_start_max_clips_at_eight_tenths() -> None:
 
 
 def test_lsq_plus_starts_step_size_and_offset_together() -> None:
-    levels = -0.4 + 0.25 * torch.arange(16.0)
+    points = -0.4 + 0.25 * torch.arange(16.0)
     quantizer = LSQPlusActivationQuantizer(4)
-    found = observe(quantizer, levels[None], levels.flip(0)[None])
+    found = observe(quantizer, points[None], points.flip(0)[None])
     torch.testing.assert_close(found, torch.tensor(0.25))
     torch.testing.assert_close(quantizer.offset.detach(), torch.tensor(-0.4))
-    torch.testing.assert_close(quantizer(levels), levels)
+    torch.testing.assert_close(quantizer(points), points)
 
 
 def test_lsq_refuses_negative_inputs_and_lsq_plus_takes_them() -> None:

@@ -31,7 +31,7 @@ def test_default_is_the_start_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize('start', ['least_error', 'max'])
-def test_starts_from_data_are_those_of_the_same_levels_in_liq(start: str) -> None:
+def test_starts_from_data_are_those_of_the_same_grid_in_liq(start: str) -> None:
     quantizer, liq = PACTActivationQuantizer(4, start), LIQActivationQuantizer(4, start)
     for each in (quantizer, liq):
         assert not each.initialized

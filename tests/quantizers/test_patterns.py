@@ -11,7 +11,7 @@ from mmaqd.quantizers.patterns import patterns_for
 NAMES = [
     'backbone.conv1', 'backbone.layer1.0.conv1', 'backbone.layer1.0.conv2',
     'backbone.layer1.1.conv1', 'neck.fpn_convs.0.conv', 'neck.fpn_convs.1.conv', 'head.cls',
-    'head.reg'
+    'head.reg', 'head.top_cls', 'head.top_reg'
 ]
 
 
@@ -21,6 +21,7 @@ NAMES = [
     pytest.param(NAMES[4:5], ['neck.fpn_convs.0.conv'], id='one'),
     pytest.param(['head.cls', *NAMES[4:6]], ['head.cls', 'neck.*'], id='two'),
     pytest.param([NAMES[1], NAMES[3]], ['backbone.layer1.*.conv1'], id='numbers'),
+    pytest.param(NAMES[-2:], ['head.top_*'], id='underscore'),
     pytest.param([], [], id='nothing'),
 ])
 def test_they_are_few(names: list[str], patterns: list[str]) -> None:

@@ -134,7 +134,7 @@ def test_a_scale_that_is_none(scale):
     assert torch.equal(quantizer(weight), before)
 
 
-def test_levels_that_are_no_codes_are_refused():
+def test_grid_points_that_are_no_codes_are_refused():
     weight = weights()
     quantizer = quantizer_of('liq_plain', 4, weight)
     quantizer.kernel = ShiftedKernel(quantizer.kernel)
@@ -143,7 +143,7 @@ def test_levels_that_are_no_codes_are_refused():
 
 
 class ShiftedKernel:
-    """A user's kernel whose levels are not codes times a scale."""
+    """A user's kernel whose grid points are not codes times a scale."""
 
     def __init__(self, kernel):
         self.inner = kernel
@@ -154,5 +154,5 @@ class ShiftedKernel:
     def forward(self, x, *parameters, **options):
         return self.inner.forward(x, *parameters) + 0.01
 
-    def begin(self, x, *parameters):
+    def bind(self, x, *parameters):
         return None

@@ -16,7 +16,7 @@ SCRIPTS = [
 
 
 def test_every_command_has_such_a_script():
-    assert len(SCRIPTS) == 13
+    assert len(SCRIPTS) == 14
 
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.stem)

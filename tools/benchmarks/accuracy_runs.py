@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from string import Formatter
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping
 
 import torch
 import yaml
@@ -38,10 +38,10 @@ class Row:
     name: str
     config: str
     seeds: tuple[int, ...]
-    start: Optional[str] = None
-    twin: Optional[str] = None
-    teacher: Optional[str] = None
-    calibrate: Optional[tuple[str, ...]] = None
+    start: str | None = None
+    twin: str | None = None
+    teacher: str | None = None
+    calibrate: tuple[str, ...] | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
@@ -99,7 +99,7 @@ class Run:
         """Whether others can start from it or learn from it."""
         return self._noted().get(self.steps[0], {}).get('done', False)
 
-    def next_step(self) -> Optional[str]:
+    def next_step(self) -> str | None:
         """``'train'`` or ``'calibrate'``, ``'test'``, or None when there is nothing left to do.
 
         Raises:

@@ -6,7 +6,7 @@ import math
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -27,7 +27,7 @@ class Difference:
     """
 
     each: dict[int, float]
-    interval: Optional[float]
+    interval: float | None
 
     @property
     def mean(self) -> float:
@@ -35,7 +35,7 @@ class Difference:
         return fmean(self.each.values())
 
 
-def compare(row: Mapping[int, float], other: Mapping[int, float]) -> Optional[Difference]:
+def compare(row: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
     """Difference over the seeds that both have; None if there is no such seed."""
     each = {seed: row[seed] - other[seed] for seed in sorted(row) if seed in other}
     if not each:

@@ -18,7 +18,7 @@ import time
 from fnmatch import fnmatchcase
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Optional, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 import torch
 from accuracy_runs import ROWS, SPLITS, Row, Run, read_rows
@@ -29,7 +29,7 @@ from mmaqd.demo.commands import shown_path, start_tool
 Record = dict[str, dict[str, Any]]
 
 
-def parse_args(arguments: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rows', nargs='+', default=['*'], help='names or patterns of rows')
@@ -76,7 +76,7 @@ class Study:
             self._runs[name, seed] = Run(row, seed, self.out, self.split, needs)
         return self._runs[name, seed]
 
-    def select(self, patterns: Iterable[str], seeds: Optional[Sequence[int]]) -> list[Run]:
+    def select(self, patterns: Iterable[str], seeds: Sequence[int] | None) -> list[Run]:
         """The runs that are asked for and not recorded, and those that they need.
 
         Raises:
@@ -98,7 +98,7 @@ class Study:
                                      'would be another model: take other seeds or --record.')
         return list(chosen)
 
-    def _asked_for(self, pattern: str, seeds: Optional[Sequence[int]]) -> list[Run]:
+    def _asked_for(self, pattern: str, seeds: Sequence[int] | None) -> list[Run]:
         rows = [row for name, row in self.rows.items() if fnmatchcase(name, pattern)]
         if not rows:
             raise ValueError(f'--rows: {pattern!r} matches none of {", ".join(self.rows)}.')
@@ -198,7 +198,7 @@ class Schedule:
         self._slots.append(slot)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; the number of failed runs."""
     args = parse_args(arguments)
     study = Study(read_rows(args.table), args.out, args.record, args.split)

@@ -4,7 +4,7 @@
         configs/bccd/retinanet_r18_fpn_mlbn-w4a4_6e_bccd.py
 
 Takes the arguments of training_cost.py. Times are those of the calls, so on a GPU they would be
-those of starting kernels; use torch's profiler there.
+those of launching them; use torch's profiler there.
 """
 from __future__ import annotations
 

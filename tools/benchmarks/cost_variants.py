@@ -6,14 +6,14 @@ from typing import Any, Callable, ContextManager
 
 import torch
 import torch.nn as nn
+from composed import composed_liq_activation, composed_liq_weight
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
 from torch.ao.quantization._learnable_fake_quantize import _LearnableFakeQuantize
 from torch.ao.quantization.observer import MovingAverageMinMaxObserver
 
-from mmaqd.functional import (LIQActivationKernel, compile_kernels, composed_liq_activation,
-                              composed_liq_weight)
+from mmaqd.functional import LIQActivationKernel, compile_kernels
 from mmaqd.layers import QuantConv2d
 from mmaqd.registry import MODELS
 
@@ -118,10 +118,11 @@ def composed(model: nn.Module) -> nn.Module:
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """``model``, with compiled kernels from now on; the compiler is loaded already."""
-    compile_kernels()
+    """``model``, with compiled kernels; the compiler is loaded already."""
+    compile_kernels(True, model)
     device = next(model.parameters()).device
-    LIQActivationKernel(4).forward(torch.ones(2, device=device), torch.ones((), device=device))
+    LIQActivationKernel(4).compiled().forward(
+        torch.ones(2, device=device), torch.ones((), device=device))
     return model
 
 

@@ -25,7 +25,6 @@ from cost_variants import VARIANTS, build_detector
 from matplotlib.figure import Figure
 from mmdet.testing import demo_mm_inputs
 
-from mmaqd.functional import compile_kernels
 from mmaqd.quantizers import calibrate
 
 MIB = 2**20
@@ -59,7 +58,6 @@ class Trainee:
         model.to(self.device)
         batch = demo_mm_inputs(args.batch_size, [[3, *args.size]] * args.batch_size, num_classes=3)
         if not is_float:
-            compile_kernels(False)  # which the row before may have switched on
             calibrate(model, [batch])
             model = VARIANTS[name](model)
         self.model = model.train()

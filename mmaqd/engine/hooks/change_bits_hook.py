@@ -22,7 +22,7 @@ class ChangeBitsHook(Hook):
 
     Args:
         intervals: What becomes of the intervals of quantizers whose bits changed. ``'restart'``:
-            ``mmaqd.InitializeIntervalsHook`` starts them from the data. ``'keep'``: they are
+            ``mmaqd.InitializeIntervalsHook`` initializes them from the data. ``'keep'``: they are
             clipping lengths, whatever the bits, and stay what they are.
 
     Raises:

@@ -16,9 +16,9 @@ class ChangeClassesHook(Hook):
 
     Without it loading other classes into a low-bit model is an error. The layers that predict the
     classes keep their random start, and a warning names them; the rest is loaded. Where the
-    checkpoint is a low-bit one, ``mmaqd.InitializeIntervalsHook`` starts the quantizers of those
-    weights from the data. It works when training starts; resuming and testing take the model's
-    own classes only.
+    checkpoint is a low-bit one, ``mmaqd.InitializeIntervalsHook`` initializes the quantizers of
+    those weights from the data. It works when training starts; resuming and testing take the
+    model's own classes only.
 
     Raises:
         CheckpointMismatchError: On loading, if more than the number of classes differs.

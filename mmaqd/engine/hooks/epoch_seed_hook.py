@@ -1,7 +1,7 @@
 """Random numbers that depend on seed and position only, so that a resumed run repeats them."""
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 import torch
 from mmengine.dist import get_rank
@@ -32,8 +32,8 @@ class EpochSeedHook(Hook):
     priority = 'HIGH'
 
     def __init__(self) -> None:
-        self._built_with: Optional[int] = None
-        self._batches: Optional[SeededBatches] = None
+        self._built_with: int | None = None
+        self._batches: SeededBatches | None = None
         self._done_of_epoch = 0
 
     def before_run(self, runner: Runner) -> None:

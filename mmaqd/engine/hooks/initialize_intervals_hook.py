@@ -1,4 +1,4 @@
-"""Start the intervals from the training data, before training."""
+"""Initialize the intervals from the training data, before training."""
 from __future__ import annotations
 
 from typing import Any, Iterator
@@ -17,12 +17,12 @@ from .arguments import check_positive
 
 @HOOKS.register_module()
 class InitializeIntervalsHook(Hook):
-    """Starts the intervals that have no value yet from a few training batches.
+    """Initializes the intervals that have no value yet from a few training batches.
 
     It runs after the checkpoint is loaded, so a model that starts from a float checkpoint is
     calibrated and one that resumes is left alone. The batches are loaded besides the training's
     own, whose data loader is not touched. They show what would go wrong without a word, also with
-    quantizers that need no start: see :func:`mmaqd.quantizers.calibrate`. Weights that get another
+    quantizers that need no data: see :func:`mmaqd.quantizers.calibrate`. Weights that get another
     scale must have a norm behind them that trains.
 
     Args:
@@ -35,9 +35,9 @@ class InitializeIntervalsHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        started = calibrate(model, self._batches(runner), need_norms=True)
-        if started:
-            runner.logger.info(f'Started {started} quantization intervals from at most '
+        initialized = calibrate(model, self._batches(runner), need_norms=True)
+        if initialized:
+            runner.logger.info(f'Initialized {initialized} quantization intervals from at most '
                                f'{self.num_batches} training batches.{_frozen(model)}')
             if not runner.cfg.get('load_from') and not _is_pretrained(model):
                 runner.logger.warning(
@@ -47,7 +47,7 @@ class InitializeIntervalsHook(Hook):
                     'it.)')
 
     def _batches(self, runner: Runner) -> Iterator[Any]:
-        # A generator, so that no worker is started when there is nothing to calibrate.
+        # A generator, so that no worker is launched when there is nothing to calibrate.
         yield from training_batches(runner, self.num_batches)
 
 

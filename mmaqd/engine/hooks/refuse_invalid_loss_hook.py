@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from types import MethodType
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 import torch
 from mmengine.hooks import Hook
@@ -37,7 +37,7 @@ class RefuseInvalidLossHook(Hook):
     def __init__(self, interval: int = 1) -> None:
         check_positive(self, interval=interval)
         self.interval = interval
-        self._batch: Optional[dict] = None
+        self._batch: dict | None = None
 
     def before_train(self, runner: Runner) -> None:
         if hasattr(runner.optim_wrapper, 'loss_scaler'):
@@ -77,7 +77,7 @@ def _what_happened(runner: Runner, model: nn.Module, losses: dict, batch: Any) -
             'optim_wrapper.clip_grad, or mend these images, and go on with --resume.')
 
 
-def _first_invalid_module(model: nn.Module, batch: Any) -> Optional[str]:
+def _first_invalid_module(model: nn.Module, batch: Any) -> str | None:
     """Name of the first module whose output is no finite number, with its inputs finite."""
     found: list[str] = []
     with _watched(model, found), modes_kept(model), torch.no_grad():

@@ -13,10 +13,10 @@ from mmaqd.registry import HOOKS
 class TrainPackedHook(Hook):
     """Lets ``load_from`` name a packed file in a training, which is an error without it.
 
-    The weights then start at the levels of their codes. That is less than the checkpoint that was
-    packed has: where the weights are normalized, those of the levels have other statistics, so the
-    model detects less until it has been trained for a while. Testing is not affected, and resuming
-    from a packed file stays an error.
+    The weights then start at the grid points of their codes. That is less than the checkpoint that
+    was packed has: where the weights are normalized, those of the grid points have other
+    statistics, so the model detects less until it has been trained for a while. Testing is not
+    affected, and resuming from a packed file stays an error.
     """
 
     priority = 'HIGH'  # before the hooks that change bits or classes
@@ -27,4 +27,4 @@ class TrainPackedHook(Hook):
         num_layers = forget_stored_codes(checkpoint.get('state_dict', checkpoint))
         if num_layers:
             runner.logger.warning(f'The weights of {num_layers} layers come from a packed file '
-                                  'and start from the levels of their codes.')
+                                  'and start from the grid points of their codes.')

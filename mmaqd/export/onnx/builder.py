@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class Builder:
         self._inputs.append(self.onnx.helper.make_tensor_value_info(name, element, shape))
         return self._claim(name)
 
-    def constant(self, value: Any, dtype: Optional[Any] = None, name: str = 'constant') -> str:
+    def constant(self, value: Any, dtype: Any | None = None, name: str = 'constant') -> str:
         """Name of a constant; equal ones are stored once."""
         array = np.ascontiguousarray(value, dtype).reshape(np.shape(value))
         key = (array.dtype.str, array.shape, array.tobytes())
@@ -111,7 +111,7 @@ class Builder:
 
     def model(self,
               outputs: Sequence[str],
-              shapes: Optional[Mapping[str, Sequence[int]]] = None,
+              shapes: Mapping[str, Sequence[int]] | None = None,
               **metadata: str) -> Any:
         """The model, checked, with the shapes and types of all tensors inferred.
 
@@ -133,7 +133,7 @@ class Builder:
         self.onnx.checker.check_model(model, full_check=True)
         return model
 
-    def _output(self, name: str, shape: Optional[Sequence[int]]) -> Any:
+    def _output(self, name: str, shape: Sequence[int] | None) -> Any:
         if shape is None:
             return self.onnx.ValueInfoProto(name=name)
         return self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, shape)

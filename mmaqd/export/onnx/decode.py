@@ -5,7 +5,7 @@ row, column), and only candidates are decoded.
 """
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import Any, NamedTuple, Sequence
 
 import numpy as np
 
@@ -92,7 +92,7 @@ def _candidates(writer: _Writer,
                 level: Level,
                 cls_score: str,
                 bbox_pred: str,
-                centerness: Optional[str] = None) -> _Candidates:
+                centerness: str | None = None) -> _Candidates:
     """The best ``nms_pre`` of all (box, class) of a level above the threshold."""
     flat = writer.flat(cls_score)
     count = writer('Min', writer.size(flat, 1, 2), writer.whole([decoding.nms_pre]))

@@ -5,10 +5,11 @@ from typing import Sequence
 
 import numpy as np
 
-from ..capture import Captured
-from ..rules import Reader, UnsupportedOperator
-from ..storage import ordered
-from ..values import Applied, ConvValue, Image, Pooled, Sum, Upsampled, Value
+from mmaqd.export.capture import Captured
+from mmaqd.export.rules import Reader, UnsupportedOperator
+from mmaqd.export.storage import ordered
+from mmaqd.export.values import Applied, ConvValue, Image, Pooled, Sum, Upsampled, Value
+
 from .builder import Builder
 
 

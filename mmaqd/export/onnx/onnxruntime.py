@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from ..graph import Conv, Node, Requantize
+from mmaqd.export.graph import Conv, Node, Requantize
+
 from .packed import add_packed, pack
 from .spelling import Speller, geometry
 

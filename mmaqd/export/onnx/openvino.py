@@ -1,11 +1,12 @@
 """The operators that OpenVINO runs on integer kernels."""
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
-from ..graph import Add, Conv
+from mmaqd.export.graph import Add, Conv
+
 from .spelling import Speller, geometry
 
 _EXACT = 2**24  # integers up to it are exact in float32
@@ -105,8 +106,7 @@ class OpenVinoSpeller(Speller):
         sums = builder.node('Add', [products['all'], bias], f'{name}.sums')
         return builder.node('Cast', [sums], f'{name}.float', to=types.FLOAT)
 
-    def _conv(self, node: Conv, weight: np.ndarray, scale: str, bias: Optional[str],
-              name: str) -> str:
+    def _conv(self, node: Conv, weight: np.ndarray, scale: str, bias: str | None, name: str) -> str:
         source, attributes = self._source(node, name)
         codes = self.dequantized_tensor(source, node.inputs[0], name)
         stored = self.builder.constant(weight, np.int8, f'{node.weight}.weight')

@@ -2,11 +2,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Optional
 
 import numpy as np
 
-from ..graph import IntegerGraph
+from mmaqd.export.graph import IntegerGraph
+
 from .builder import Builder
 
 _INT8_MAX = 127
@@ -46,7 +46,7 @@ def grid(weight: np.ndarray) -> Packing:
     return Packing(max(int(numbers.max()).bit_length(), 1), numbers, step, lowest)
 
 
-def pack(weight: np.ndarray) -> Optional[Packing]:
+def pack(weight: np.ndarray) -> Packing | None:
     """The smallest type that holds weight codes; None for int8.
 
     Example:

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Sequence
 
 import numpy as np
 
-from ..graph import Conv, IntegerGraph, Upsample
+from mmaqd.export.graph import Conv, IntegerGraph, Upsample
+
 from .builder import Builder
 from .packed import grid
 from .spelling import Speller, geometry

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping
 
 import numpy as np
 import torch.nn as nn
@@ -54,10 +54,10 @@ class Decoding:
 
     num_classes: int
     levels: tuple[Level, ...]
-    means: Optional[tuple[float, ...]]
-    stds: Optional[tuple[float, ...]]
+    means: tuple[float, ...] | None
+    stds: tuple[float, ...] | None
     clip_border: bool
-    center_clamp: Optional[float]
+    center_clamp: float | None
     score_thr: float
     nms_pre: int
     min_bbox_size: float
@@ -71,7 +71,7 @@ class Decoding:
         return {name: getattr(self, name) for name in names}
 
 
-def decoding_of(head: nn.Module, test_cfg: Optional[Mapping] = None) -> Decoding:
+def decoding_of(head: nn.Module, test_cfg: Mapping | None = None) -> Decoding:
     """How a dense head of MMDetection makes detections of its predictions.
 
     Args:

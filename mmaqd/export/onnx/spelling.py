@@ -5,8 +5,9 @@ from typing import Any, Callable, Sequence
 
 import numpy as np
 
-from ..graph import (Add, Apply, Codes, Conv, FloatConv, IntegerGraph, MaxPool, Node, Quantize,
-                     Requantization, Requantize, Upsample, saturates_int16)
+from mmaqd.export.graph import (Add, Apply, Codes, Conv, FloatConv, IntegerGraph, MaxPool, Node,
+                                Quantize, Requantization, Requantize, Upsample, saturates_int16)
+
 from .builder import Builder
 
 _LARGEST = 255

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Sequence
 
 import numpy as np
 
-from ..graph import Codes, IntegerGraph
+from mmaqd.export.graph import Codes, IntegerGraph
+
 from .builder import Builder
 from .onnxruntime import OnnxRuntimeSpeller
 from .openvino import OpenVinoSpeller

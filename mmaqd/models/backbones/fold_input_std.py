@@ -1,7 +1,7 @@
 """Load an ImageNet backbone into a detector whose images are not divided by a std."""
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Sequence
 
 import torch
 import torch.nn as nn
@@ -37,8 +37,8 @@ class FoldInputStd(PretrainedInit):
                  checkpoint: str,
                  std: Sequence[float],
                  conv: str = 'conv1',
-                 norm: Optional[str] = 'bn1',
-                 prefix: Optional[str] = None,
+                 norm: str | None = 'bn1',
+                 prefix: str | None = None,
                  map_location: str = 'cpu') -> None:
         super().__init__(checkpoint, prefix, map_location)
         self.std = std

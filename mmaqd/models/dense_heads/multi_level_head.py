@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
-from typing import Any, Callable, Iterable, Iterator, Union
+from typing import Any, Callable, Iterable, Iterator
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -143,7 +143,7 @@ class MultiLevelHeadMixin:
 
 
 @MODELS.register_module()
-def MultiLevelHead(head: Union[str, type], **arguments: Any) -> nn.Module:
+def MultiLevelHead(head: str | type, **arguments: Any) -> nn.Module:
     """Build an upstream dense head that is multi-level, by config alone.
 
     What is returned is an instance of ``head`` with :class:`MultiLevelHeadMixin` in front::

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Iterable, Iterator, Optional, Union
+from typing import Any, Iterable, Iterator
 
 from torch import Tensor
 
@@ -24,13 +24,13 @@ class Pyramid(Sequence):
     def __init__(self,
                  feats: Iterable[Tensor],
                  layers: Iterable[MultiLevelModule],
-                 levels: Optional[Iterable[int]] = None) -> None:
+                 levels: Iterable[int] | None = None) -> None:
         self.feats = tuple(feats)
         self.layers = tuple(layers)
         self.levels = tuple(range(len(self.feats)) if levels is None else levels)
         self.is_iterated = False
 
-    def name(self, level: Optional[int]) -> None:
+    def name(self, level: int | None) -> None:
         """Let the layers work on a level, or on none."""
         for layer in self.layers:
             layer.level = level
@@ -38,7 +38,7 @@ class Pyramid(Sequence):
     def __len__(self) -> int:
         return len(self.feats)
 
-    def __getitem__(self, index: Union[int, slice]) -> Any:
+    def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             return Pyramid(self.feats[index], self.layers, self.levels[index])
         if not self.is_iterated:

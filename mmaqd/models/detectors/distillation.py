@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Sequence
 
 import torch
 import torch.nn as nn
@@ -51,7 +51,7 @@ class Distiller:
                  losses: Sequence[DistillationLoss]) -> None:
         self.build_teacher = build_teacher
         self.losses = list(losses)
-        self._teacher: Optional[nn.Module] = None
+        self._teacher: nn.Module | None = None
 
     @property
     def modules(self) -> set[str]:

@@ -1,7 +1,7 @@
 """Distillation of what a dense head predicts."""
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 import torch
 import torch.nn as nn
@@ -67,7 +67,7 @@ class OutputDistillationLoss(DistillationLoss):
         self.box_weight = box_weight
         self.gamma = gamma
         self.min_score = min_score
-        self._num_classes: Optional[int] = None
+        self._num_classes: int | None = None
 
     def check(self, module: nn.Module) -> None:
         if not getattr(module, 'use_sigmoid_cls', False):

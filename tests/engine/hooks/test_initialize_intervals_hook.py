@@ -64,7 +64,7 @@ def test_every_interval_starts_from_that_many_batches(num_batches, length, taken
         for key, value in model.state_dict().items() if not torch.equal(value, before[key])
     }
     assert {key.rsplit('.', 1)[1] for key in changed} == {'interval', 'initialized'}
-    assert f'Started {len(quantizers(model))} quantization intervals' in caplog.text
+    assert f'Initialized {len(quantizers(model))} quantization intervals' in caplog.text
 
 
 @pytest.mark.parametrize('load_from, warns', [(None, True), ('float.pth', False)])

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import Iterator
 
 import cost_profile
 import pytest
@@ -11,7 +10,7 @@ from cost_variants import VARIANTS, ComposedConv2d, TorchLSQConv2d
 from training_cost import Trainee, plot, table
 
 from mmaqd import config_path
-from mmaqd.functional import compile_kernels, kernels_are_compiled
+from mmaqd.functional import kernels_are_compiled
 from mmaqd.layers import QuantConv2d
 
 STEM = 'bccd/retinanet_r18-c16_fpn_mlbn'
@@ -33,12 +32,6 @@ def args() -> Namespace:
         batch_size=2,
         device='cpu',
         autocast='none')
-
-
-@pytest.fixture(autouse=True)
-def kernels_are_not_compiled_afterwards() -> Iterator[None]:
-    yield
-    compile_kernels(False)
 
 
 def count_convs(trainee: Trainee, conv_class: type) -> int:
@@ -71,11 +64,7 @@ def test_the_fused_conv_keeps_less_than_the_others(args) -> None:
 
 
 def test_only_one_variant_compiles_its_kernels(args) -> None:
-    compiling = []
-    for name in CONV_CLASSES:
-        Trainee(args, name)
-        if kernels_are_compiled():
-            compiling.append(name)
+    compiling = [name for name in CONV_CLASSES if kernels_are_compiled(Trainee(args, name).model)]
     assert compiling == ['mmaqd, compiled kernels', 'mmaqd, compiled kernels, channels last']
 
 

@@ -3,14 +3,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from composed import (composed_dorefa_activation, composed_dorefa_weight, composed_liq_activation,
+                      composed_liq_weight, composed_lsq_activation, composed_lsq_plus_activation,
+                      composed_lsq_weight, composed_pact_activation)
 from torch import Tensor
 
 from mmaqd.functional import (DoReFaActivationKernel, DoReFaWeightKernel, LIQActivationKernel,
                               LIQWeightKernel, LSQActivationKernel, LSQPlusActivationKernel,
-                              LSQWeightKernel, PACTActivationKernel, composed_dorefa_activation,
-                              composed_dorefa_weight, composed_liq_activation, composed_liq_weight,
-                              composed_lsq_activation, composed_lsq_plus_activation,
-                              composed_lsq_weight, composed_pact_activation, fake_quantize)
+                              LSQWeightKernel, PACTActivationKernel, fake_quantize)
 from tests.functional.reference import composed_activation, composed_weight, every_normalization
 
 every_width = pytest.mark.parametrize('bits', range(2, 9))

@@ -1,20 +1,18 @@
 """The quantizations written as compositions of torch operations, which autograd differentiates.
 
-This is the readable form of :mod:`mmaqd.functional.liq`, ``lsq``, ``pact`` and ``dorefa``. Nothing
-trains with it: it saves several tensors of the size of its input for the backward pass. Tests and
-benchmarks compare against it.
+This is the readable form of :mod:`mmaqd.functional.liq`, ``lsq``, ``pact`` and ``dorefa``. The
+tests hold them against it, and training_cost.py measures it. It saves several tensors of the size
+of its input for the backward pass.
 """
 from __future__ import annotations
-
-from typing import Optional
 
 import torch
 from torch import Tensor
 
-from .grid import symmetric_weight_grid, unsigned_grid
-from .kernels import per_channel
-from .liq import features_of_a_sample, floor_interval, lsq_gradient_factor
-from .rounding import round_ste
+from mmaqd.functional.grid import symmetric_weight_grid, unsigned_grid
+from mmaqd.functional.kernels import per_channel
+from mmaqd.functional.liq import features_of_a_sample, floor_interval, lsq_gradient_factor
+from mmaqd.functional.rounding import round_ste
 
 
 def composed_liq_activation(x: Tensor, interval: Tensor, bit_width: int) -> Tensor:
@@ -37,7 +35,7 @@ def composed_liq_weight(w: Tensor,
                         interval: Tensor,
                         bit_width: int,
                         normalize: bool = False,
-                        axis: Optional[int] = None,
+                        axis: int | None = None,
                         center: bool = True) -> Tensor:
     """LIQ of weights, arXiv:2007.06919: v (2 round(n (clip(w/v, -1, 1) + 1)/2)/n - 1).
 
@@ -80,7 +78,7 @@ def composed_lsq_activation(x: Tensor, step_size: Tensor, bit_width: int) -> Ten
 def composed_lsq_weight(w: Tensor,
                         step_size: Tensor,
                         bit_width: int,
-                        axis: Optional[int] = None) -> Tensor:
+                        axis: int | None = None) -> Tensor:
     """LSQ of weights, arXiv:1902.08153: s round(clip(w/s, -n - 1, n)).
 
     Args:

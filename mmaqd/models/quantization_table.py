@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Optional
 
 import torch.nn as nn
 from terminaltables import AsciiTable
@@ -35,9 +34,9 @@ class LayerQuantization:
     module: str
     weight_bits: int
     input_bits: int
-    granularity: Optional[str]
-    weight_quantizer: Optional[str]
-    input_quantizer: Optional[str]
+    granularity: str | None
+    weight_quantizer: str | None
+    input_quantizer: str | None
     num_weights: int
 
 

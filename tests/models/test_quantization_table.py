@@ -4,7 +4,8 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from mmaqd.conversion import format_table, prepare, quantization_table
+from mmaqd.conversion import prepare
+from mmaqd.models.quantization_table import format_table, quantization_table
 from mmaqd.quantizers import LIQActivationQuantizer, LIQWeightQuantizer
 from tests.helpers.detector import DETECTORS, PREDICTION_CONVS, build, model_cfg
 
