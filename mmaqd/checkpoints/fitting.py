@@ -101,7 +101,8 @@ def _without_averaged_counts(state: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in state.items()
-        if not (key.endswith('num_batches_tracked') and value.is_floating_point())
+        if not (key.endswith('num_batches_tracked') and isinstance(value, Tensor)
+                and value.is_floating_point())
     }
 
 

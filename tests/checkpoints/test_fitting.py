@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Callable
 
+import numpy as np
 import pytest
 import torch
 from mmengine.runner import load_checkpoint
@@ -180,6 +181,12 @@ def test_states_of_norms_averaged_over_processes(low_bit_state):
     assert all(torch.equal(own[key], value.to(own[key].dtype)) for key, value in part.items())
     with pytest.raises(CheckpointError, match='num_batches_tracked is of torch.float32'):
         model.load_state_dict({**low_bit_state, **part})
+
+
+def test_a_part_with_a_count_that_is_no_tensor(low_bit_state):
+    count = next(key for key in low_bit_state if key.endswith('num_batches_tracked'))
+    with pytest.raises(CheckpointError, match=f'{count} is a float32, not a tensor'):
+        build(model_cfg('RetinaNet', 4)).load_state_dict({count: np.float32(3)}, strict=False)
 
 
 def test_empty_state(load):
