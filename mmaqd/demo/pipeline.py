@@ -237,11 +237,16 @@ class Demo:
             shown_path(out), *options
         ], self.environment, self.report)
 
-    def _measure(self) -> None:
+    @property
+    def _files(self) -> dict[str, Path]:
+        """The exported files by the name of their row; none if nothing is exported."""
         files = {'float': self.float_file, _FILE: self.file_model.checkpoint}
+        return files if self.exports else {}
+
+    def _measure(self) -> None:
         found = measure({
             (name, _ENGINE): str(path)
-            for name, path in files.items()
+            for name, path in self._files.items()
         }, (1, 3, IMAGE_SIZE, IMAGE_SIZE))
         times = {each.name: each.median for each in found}
         self.report(f'    one image, one thread: float {times["float"]:.1f} ms, '
@@ -249,11 +254,8 @@ class Demo:
         self.latencies.write_text(json.dumps(times))
 
     def _write_table(self) -> None:
-        files, times = {}, {}
-        if self.exports:
-            files = {'float': self.float_file, _FILE: self.file_model.checkpoint}
-            times = json.loads(self.latencies.read_text())
-        rows = []
+        files, rows = self._files, []
+        times = json.loads(self.latencies.read_text()) if files else {}
         for model in self._models:
             # The integers are those of the low-bit model: its bits, its size.
             described = self.low_bit_model if model is self.integer_model else model

@@ -74,3 +74,8 @@ def test_an_error_is_raised_before_any_work(monkeypatch, tmp_path):
                          str(tmp_path / 'low.py'), '--bits', '16'])
     with pytest.raises(ValueError, match='--bits'):
         runpy.run_path(str(TOOL), run_name='__main__')
+
+
+def test_the_methods_are_those_of_the_library(call):
+    for method in automatic.METHODS:
+        assert call('c.py', '--out', 'low.py', '--method', method)['method'] == method
