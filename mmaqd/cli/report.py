@@ -65,7 +65,7 @@ def plot_intervals(argv: Sequence[str] | None = None, prog: str | None = None) -
 
 
 def quantization_noise(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Signal to quantization noise ratio of each layer, and histograms with the quantizers' levels.
+    """Signal to quantization noise ratio of each layer, and histograms with the quantizers' grid.
 
     mmaqd report noise CONFIG CHECKPOINT --layers 'neck.*'
     """
