@@ -133,7 +133,6 @@ def train_once(root: Path, **options: object) -> tuple[str, Path]:
     """Path of the config of a low-bit run, which was trained, and its work dir."""
     cfg = run_cfg(make_coco(root / 'data'), root / 'work', bits=4)
     cfg.merge_from_dict(options)
-    cfg.visualizer.name = str(root)  # MMEngine keeps visualizers by name, with their folders
     cfg.dump(root / 'config.py')
     launch.train(str(root / 'config.py'))
     return str(root / 'config.py'), root / 'work'

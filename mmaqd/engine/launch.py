@@ -12,6 +12,7 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 
 from mmaqd.checkpoints import WORLD_SIZE, last_whole_checkpoint
 from mmaqd.compat import check_data_files, setup_cpu_distributed
@@ -165,7 +166,15 @@ def build_runner(cfg: Config) -> Runner:
     _refuse_sharding(cfg)
     spare_single_values(cfg)
     setup_cpu_distributed(cfg, cfg.launcher)
+    _forget_visualizers(Visualizer)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _forget_visualizers(kind: type[Visualizer]) -> None:
+    """Give each run of a process its own: MMEngine keeps them by name, with the first one's folder."""
+    kind._instance_dict.clear()
+    for derived in kind.__subclasses__():
+        _forget_visualizers(derived)
 
 
 def _refuse_sharding(cfg: Config) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.visualization import Visualizer
 
 from mmaqd.checkpoints import CheckpointError
 from mmaqd.engine import launch
@@ -97,6 +98,14 @@ def test_resume_takes_the_latest_or_the_named_checkpoint(run):
     assert cfg.load_from == str(run[1] / 'epoch_1.pth') and cfg.resume
     launch.set_resume(cfg, 'other.pth')
     assert cfg.load_from == 'other.pth' and cfg.resume
+
+
+def test_each_run_of_a_process_draws_into_its_own_folder(run, tmp_path):
+    Visualizer.get_instance('left over', save_dir=str(tmp_path))
+    for name in ('first', 'second'):
+        runner = launch.train(run[0], str(tmp_path / name))
+        assert Visualizer.get_current_instance() is runner.visualizer
+        assert len(list((tmp_path / name).glob('*/vis_data/scalars.json'))) == 1
 
 
 def test_resumed_training_goes_on(run, tmp_path):
