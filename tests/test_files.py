@@ -21,7 +21,7 @@ def test_no_file_over_400_lines(path):
 def test_types_are_written_with_bars_and_not_in_docstrings():
     wrong = []
     for path in FILES:
-        if path.suffix != '.py' or 'compat' in path.parts or path.name == 'quant_conv_op.py':
+        if path.suffix != '.py' or 'compat' in path.parts or path.name == 'operators.py':
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):

@@ -16,6 +16,7 @@ from mmaqd.quantizers.rules import TO_FLOAT, has_weights, rule_lines, weight_of
 from .attention import Projection, keep_torch_from_reading, quantized_attentions
 from .convertible import TWINS, is_attention, is_convertible, why_not
 from .policy import ROLES, Assignment, QuantizationPolicy
+from .streams import add_streams
 from .weight_reads import weights_read
 
 # They hold weights, but a look-up or a scaling of each element is no work for integers.
@@ -29,7 +30,8 @@ Target = nn.Module | Projection
 def prepare(model: nn.Module,
             weight_quantizer: dict | None = None,
             input_quantizer: dict | None = None,
-            rules: Sequence[dict] = ()) -> nn.Module:
+            rules: Sequence[dict] = (),
+            stream: dict | None = None) -> nn.Module:
     """Swap the layers of ``model`` that multiply by weights for quantized ones.
 
     These are :class:`torch.nn.Conv2d`, ``ConvTranspose2d``, ``Linear`` and the projections of
@@ -47,6 +49,8 @@ def prepare(model: nn.Module,
         weight_quantizer: Default quantizer config for the weights.
         input_quantizer: Default quantizer config for the inputs.
         rules: Exceptions by module name or type, see :class:`QuantizationPolicy`.
+        stream: None, or arguments of :func:`mmaqd.conversion.add_streams`: train with the integers
+            that skip connections and top-down additions are computed in after conversion.
 
     Returns:
         ``model``.
@@ -88,6 +92,8 @@ def prepare(model: nn.Module,
                          'torch.nn.Sequential(conv), or use QuantConv2d.from_conv(conv, ...).')
     _replace(model, swapped)
     keep_torch_from_reading(model)
+    if stream is not None:
+        add_streams(model, **stream)
     return model
 
 

@@ -36,7 +36,7 @@ def QuantizedDetector(detector: str | None = None,
 
     Args:
         detector: Type of the detector, e.g. ``'RetinaNet'``.
-        quantization: ``weight_quantizer``, ``input_quantizer`` and ``rules``, as
+        quantization: ``weight_quantizer``, ``input_quantizer``, ``rules`` and ``stream``, as
             :func:`mmaqd.conversion.prepare` takes them.
         distillation: None, or ``checkpoint`` (trained weights of the teacher), ``losses`` (configs
             such as ``dict(type='mmaqd.FeatureDistillationLoss', module='neck')``) and optionally

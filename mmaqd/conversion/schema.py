@@ -11,7 +11,7 @@ from mmaqd.registry import MODELS, QUANTIZERS
 
 from .policy import ROLES
 
-BLOCK_KEYS = (*ROLES, 'rules')
+BLOCK_KEYS = (*ROLES, 'rules', 'stream')
 _WRONG_KINDS = dict(
     weight_quantizer=(ActivationQuantizer, MultiLevelQuantizer),
     input_quantizer=(WeightQuantizer, ))
@@ -64,7 +64,11 @@ def check_block(block: Any) -> dict:
         _check_quantizer(block.get(role), role, f'{where}.{role}')
     for position, rule in enumerate(rules or ()):
         _check_rule(rule, block, f'{where}.rules[{position}]')
-    return {**{role: block.get(role) for role in ROLES}, 'rules': rules or ()}
+    _check_stream(block.get('stream'), f'{where}.stream')
+    return {
+        **{role: block.get(role) for role in ROLES}, 'rules': rules or (),
+        'stream': block.get('stream')
+    }
 
 
 def check_distillation(block: Any) -> None:
@@ -85,6 +89,17 @@ def check_distillation(block: Any) -> None:
                              ('teacher', (str, dict), 'the path of a config or a model\'s config')):
         if block.get(key) and not isinstance(block[key], kinds):
             raise TypeError(f'{where}.{key} must be {noun}, but got {block[key]!r}.')
+
+
+def _check_stream(stream: Any, where: str) -> None:
+    if stream is None:
+        return
+    example = 'None or a dict such as dict(bit_width=8)'
+    if not isinstance(stream, dict):
+        raise TypeError(f'{where} must be {example}, but got {stream!r}.')
+    if set(stream) != {'bit_width'}:
+        raise ValueError(f'{where} must be {example}, but got the keys '
+                         f'{", ".join(map(str, stream)) or "of an empty one"}.')
 
 
 def _check_rule(rule: Any, block: dict, where: str) -> None:

@@ -14,8 +14,9 @@ from .emit import Emitter
 from .graph import IntegerGraph
 from .image import integer_mean
 from .rules import Reader, UnsupportedOperator
-from .storage import Format, Streams, format_of_readings, ordered, readings, root, stream_format
-from .streams import StreamUnits, measured_units
+from .storage import (Format, StreamCodes, Streams, format_of_readings, ordered, readings, root,
+                      stream_format)
+from .streams import StreamUnits, measured_units, stream_codes
 from .values import Image, Value
 
 STREAM_BIT_WIDTH = 8
@@ -31,9 +32,9 @@ def lower(captured: Captured,
     Args:
         captured: The operators.
         mean: Integer mean that was subtracted from the image, (C,).
-        stream_units: Called with the streams; gives each one's unit by its leader.
-        stream_bit_width: Bits of the codes of skip and top-down connections, 4 to 16. The engines
-            run 8.
+        stream_units: Gives the units of the streams that were not trained.
+        stream_bit_width: Bits of the codes of these skip and top-down connections, 4 to 16. The
+            engines run 8.
         allow_float: Whether convs that were left in float stay so, between integers; engines
             need not agree to the bit behind them.
 
@@ -46,7 +47,8 @@ def lower(captured: Captured,
     results = [tuple(reader.values[node] for node in kind) for kind in captured.outputs]
     values = ordered([value for kind in results for value in kind])
     streams = Streams(values)
-    formats = _formats(values, streams, stream_units(streams, reader), stream_bit_width)
+    codes = stream_codes(streams, reader, stream_units, stream_bit_width)
+    formats = _formats(values, streams, codes)
     emitter = Emitter(formats, mean)
     for value in values:  # in order, so that none is emitted deep inside another
         if root(value) in formats:
@@ -55,8 +57,8 @@ def lower(captured: Captured,
     return emitter.graph(outputs)
 
 
-def _formats(values: list[Value], streams: Streams, units: Mapping[Value, float],
-             bit_width: int) -> dict[Value, Format]:
+def _formats(values: list[Value], streams: Streams,
+             codes: Mapping[Value, StreamCodes]) -> dict[Value, Format]:
     """What each root that a conv or an addition reads is stored in."""
     read = readings(values)
     formats = {}
@@ -64,7 +66,7 @@ def _formats(values: list[Value], streams: Streams, units: Mapping[Value, float]
         if root(value) is not value or isinstance(value, Image):
             continue
         if value in streams:
-            formats[value] = stream_format(value, units[streams.leader(value)], bit_width)
+            formats[value] = stream_format(value, codes[streams.leader(value)])
         elif value in read:
             formats[value] = format_of_readings(value, read[value].values())
     return formats

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from mmaqd.functional.quant_conv_op import kernel_from_text
+from mmaqd.functional.operators import kernel_from_text
 
 from .capture import Captured
+from .storage import StreamCodes, root
 from .values import Applied, ConvValue, Image, Pooled, Quantized, Sum, Upsampled, Value
 
 Rule = Callable[['Reader', fx.Node], Value]
@@ -45,6 +46,7 @@ class Reader:
         allow_float: Whether convs may stay in float.
         values: Those of the nodes read so far.
         uses: How often each layer was used so far.
+        trained: The codes of values that a stream was trained in.
     """
 
     captured: Captured
@@ -52,6 +54,7 @@ class Reader:
     allow_float: bool = False
     values: dict[fx.Node, Value] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
+    trained: dict[Value, StreamCodes] = field(default_factory=dict)
 
     def read(self) -> None:
         """Apply the rules to all nodes.
@@ -275,6 +278,17 @@ def _upsample(reader: Reader, node: fx.Node) -> Value:
 def _function(reader: Reader, node: fx.Node) -> Value:
     function = str(node.target).split('.')[1]
     return Applied(node.name, reader.value(node, node.args[0]), function)
+
+
+@rule('mmaqd.fake_quantize.default')
+def _stream(reader: Reader, node: fx.Node) -> Value:
+    """The value stays; in which integers is decided by what it is added to."""
+    x, parameters, text = node.args
+    kernel = kernel_from_text(text)
+    value = reader.value(node, x)
+    unit = float(kernel.scale(*(reader.tensor(each) for each in parameters)))
+    reader.trained[root(value)] = StreamCodes(unit, kernel.bit_width)
+    return value
 
 
 @rule('aten._assert_tensor_metadata.default')

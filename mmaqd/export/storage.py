@@ -25,6 +25,14 @@ class Format:
     offset: float = 0.0
 
 
+@dataclass(frozen=True)
+class StreamCodes:
+    """The codes of a stream: ``bit_width`` bits of a unit, signed where a member can be negative."""
+
+    unit: float
+    bit_width: int
+
+
 def root(value: Value) -> Value:
     """What a value is stored with: max-pooling and upsampling keep the codes of their input."""
     while isinstance(value, (Pooled, Upsampled)):
@@ -96,11 +104,11 @@ def readings(values: Iterable[Value]) -> dict[Value, dict[tuple, Quantized]]:
     return found
 
 
-def stream_format(member: Value, unit: float, bit_width: int) -> Format:
+def stream_format(member: Value, codes: StreamCodes) -> Format:
     """Codes of a member of a stream: unsigned if no number is negative."""
-    if member.nonnegative:
-        return Format(0, 2**bit_width - 1, unit)
-    return Format(-2**(bit_width - 1), 2**(bit_width - 1) - 1, unit)
+    count = 2**codes.bit_width
+    low = 0 if member.nonnegative else -count // 2
+    return Format(low, low + count - 1, codes.unit)
 
 
 def format_of_readings(value: Value, read: Iterable[Quantized]) -> Format:

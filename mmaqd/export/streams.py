@@ -1,4 +1,4 @@
-"""Units of the streams, from what a trained detector computes on a few images."""
+"""Codes of the streams: trained, or from what a detector computes on a few images."""
 from __future__ import annotations
 
 from typing import Any, Callable, Iterable, Mapping
@@ -9,10 +9,43 @@ from torch import Tensor, fx
 
 from .capture import Captured
 from .rules import Reader
-from .storage import Streams, stream_format
+from .storage import StreamCodes, Streams, stream_format
 from .values import Value
 
-StreamUnits = Callable[[Streams, Reader], Mapping[Value, float]]
+# Members of each stream by the one that stands for them, to the stream's unit.
+StreamUnits = Callable[[Mapping[Value, list[Value]], Reader], Mapping[Value, float]]
+
+
+def stream_codes(streams: Streams, reader: Reader, measured: StreamUnits,
+                 bit_width: int) -> dict[Value, StreamCodes]:
+    """Codes of each stream by the member that stands for it: as trained, else measured.
+
+    Args:
+        streams: The streams of a network.
+        reader: What its values were read with.
+        measured: Gives the units of those that were not trained.
+        bit_width: Bits of these.
+
+    Raises:
+        ValueError: Two streams that were trained apart are one.
+    """
+    members = streams.members()
+    trained = {leader: _trained(group, reader) for leader, group in members.items()}
+    others = {leader: members[leader] for leader, codes in trained.items() if codes is None}
+    codes = {leader: each for leader, each in trained.items() if each is not None}
+    for leader, unit in (measured(others, reader) if others else {}).items():
+        codes[leader] = StreamCodes(unit, bit_width)
+    return codes
+
+
+def _trained(group: list[Value], reader: Reader) -> StreamCodes | None:
+    """The codes that a stream was trained in, if it was."""
+    found = {reader.trained[each] for each in group if each in reader.trained}
+    if len(found) > 1:
+        raise ValueError(f'Values of {len(found)} streams that were trained apart are added: '
+                         f'{", ".join(sorted(map(str, found)))}. Train without '
+                         'model.quantization.stream; streams are calibrated then.')
+    return next(iter(found), None)
 
 
 def measured_units(captured: Captured, images: Iterable[Tensor], bit_width: int) -> StreamUnits:
@@ -27,8 +60,7 @@ def measured_units(captured: Captured, images: Iterable[Tensor], bit_width: int)
         ValueError: There is no image.
     """
 
-    def units(streams: Streams, reader: Reader) -> dict[Value, float]:
-        members = streams.members()
+    def units(members: Mapping[Value, list[Value]], reader: Reader) -> dict[Value, float]:
         nodes = {value: node for node, value in reader.values.items()}
         wanted = {nodes[each] for group in members.values() for each in group}
         ranges = _ranges(captured, images, wanted)
@@ -42,7 +74,7 @@ def measured_units(captured: Captured, images: Iterable[Tensor], bit_width: int)
 
 def _unit(member: Value, low: float, high: float, bit_width: int) -> float:
     """The unit with which low..high are codes of a member."""
-    form = stream_format(member, 1.0, bit_width)
+    form = stream_format(member, StreamCodes(1.0, bit_width))
     needed = max(high / form.qmax, low / form.qmin if form.qmin else 0.0)
     return max(needed, 2.0**-40)
 

@@ -72,7 +72,7 @@ class QuantConv2d(FusedLayer, nn.Conv2d):
 
     def _forward_exported(self, x: Tensor) -> Tensor:
         """One operator. Whether the intervals have values is asked where its graph is used."""
-        from mmaqd.functional.quant_conv_op import kernel_to_text  # torch 2.1 has no custom_op
+        from mmaqd.functional.operators import kernel_to_text  # torch 2.1 has no custom_op
         inputs, quantizer = self.input_quantizer, self.weight_quantizer
         return torch.ops.mmaqd.quant_conv2d(x, self.weight, self.bias,
                                             list(inputs.learned_parameters) if inputs else [],

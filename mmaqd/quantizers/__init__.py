@@ -11,12 +11,13 @@ from .pact import PACTActivationQuantizer
 from .roles import ActivationQuantizer, WeightQuantizer
 from .state import state_interval
 from .stored import STORED_SCALE, PackedWeightsError
+from .stream import StreamQuantizer
 
 __all__ = [
     'STORED_SCALE', 'ActivationQuantizer', 'CalibrationError', 'CheckpointMismatchError',
     'DoReFaActivationQuantizer', 'DoReFaWeightQuantizer', 'LIQActivationQuantizer',
     'LIQWeightQuantizer', 'LSQActivationQuantizer', 'LSQPlusActivationQuantizer',
     'LSQPlusWeightQuantizer', 'LSQWeightQuantizer', 'PACTActivationQuantizer', 'PackedWeightsError',
-    'Quantizer', 'UninitializedIntervalError', 'WeightQuantizer', 'build_quantizer', 'calibrate',
+    'Quantizer', 'StreamQuantizer', 'UninitializedIntervalError', 'WeightQuantizer', 'build_quantizer', 'calibrate',
     'calibrating', 'modes_kept', 'state_interval'
 ]

@@ -12,7 +12,7 @@ from .base import STARTS, Quantizer
 from .roles import ActivationQuantizer, WeightQuantizer, channels_along
 
 
-class _StepSizeQuantizer(Quantizer):
+class StepSizeQuantizer(Quantizer):
     """Quantizer whose first learned parameter is the step size, with the start of LSQ's paper."""
 
     starts = ('mean', *STARTS)
@@ -32,7 +32,7 @@ class _StepSizeQuantizer(Quantizer):
 
 
 @QUANTIZERS.register_module()
-class LSQActivationQuantizer(_StepSizeQuantizer, ActivationQuantizer):
+class LSQActivationQuantizer(StepSizeQuantizer, ActivationQuantizer):
     """LSQ of a non-negative tensor: x is rounded to s q, q in 0..n.
 
     With ``signed=True`` of a tensor of either sign: q in -n - 1..n. The gradient of s is multiplied
@@ -69,7 +69,7 @@ class LSQActivationQuantizer(_StepSizeQuantizer, ActivationQuantizer):
 
 
 @QUANTIZERS.register_module()
-class LSQWeightQuantizer(_StepSizeQuantizer, WeightQuantizer):
+class LSQWeightQuantizer(StepSizeQuantizer, WeightQuantizer):
     """LSQ of weights: w is rounded to s k, with integers k of -n - 1..n.
 
     The gradient of s is multiplied by 1/sqrt(N n); N is the number of weights that share it.
@@ -145,7 +145,7 @@ class LSQPlusWeightQuantizer(LSQWeightQuantizer):
 
 
 @QUANTIZERS.register_module()
-class LSQPlusActivationQuantizer(_StepSizeQuantizer, ActivationQuantizer):
+class LSQPlusActivationQuantizer(StepSizeQuantizer, ActivationQuantizer):
     """LSQ+ of a tensor of either sign: x is rounded to s q + beta, q in 0..n.
 
     The fake-quantized tensor is ``codes * scale + offset``, and a conv pads it with the number 0,

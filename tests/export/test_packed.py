@@ -13,7 +13,7 @@ from mmengine.runner import load_checkpoint
 
 from mmaqd.checkpoints import CheckpointMismatchError
 from mmaqd.export import Captured, capture, pack_checkpoint, store_codes
-from mmaqd.functional.quant_conv_op import kernel_from_text
+from mmaqd.functional.operators import kernel_from_text
 from mmaqd.quantizers import PackedWeightsError, UninitializedIntervalError
 from tests.helpers.data import make_coco, run_cfg
 from tests.helpers.detector import (LEVELS, build, build_calibrated, make_batch, model_cfg,

@@ -6,7 +6,7 @@ import torch
 
 from mmaqd.functional import (StoredWeightKernel, fake_quantize, narrow_grid, symmetric_weight_grid,
                               twos_complement_grid, unsigned_grid)
-from mmaqd.functional.quant_conv_op import kernel_from_text, kernel_to_text
+from mmaqd.functional.operators import kernel_from_text, kernel_to_text
 
 GRIDS = [
     make(bits) for make in (unsigned_grid, symmetric_weight_grid, narrow_grid, twos_complement_grid)

@@ -1,8 +1,8 @@
-"""The quantized conv as one operator of torch, for what looks at a model as a graph.
+"""Quantized conv and fake quantization as operators of torch, for what looks at a model as a graph.
 
-``torch.export`` calls it in place of the many operations that a quantized conv consists of, so that
-an exported program has one node for each conv, which says all about it: the learned tensors are its
-inputs, the rest is text and numbers.
+``torch.export`` calls each in place of the many operations that it consists of, so that an exported
+program has one node for it, which says all about it: the learned tensors are its inputs, the rest
+is text and numbers.
 """
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .dorefa import DoReFaActivationKernel, DoReFaWeightKernel
+from .fake_quantize import fake_quantize
 from .kernels import FakeQuantizeKernel
 from .liq import LIQActivationKernel, LIQWeightKernel
 from .lsq import LSQActivationKernel, LSQPlusActivationKernel, LSQWeightKernel
@@ -91,3 +92,18 @@ def _(x: Tensor, weight: Tensor, bias: Optional[Tensor], input_parameters: List[
       weight_parameters: List[Tensor], input_kernel: str, weight_kernel: str, stride: List[int],
       padding: List[int], dilation: List[int], groups: int) -> Tensor:
     return torch.nn.functional.conv2d(x, weight, bias, stride, padding, dilation, groups)
+
+
+@torch.library.custom_op('mmaqd::fake_quantize', mutates_args=())
+def fake_quantize_op(x: Tensor, parameters: List[Tensor], kernel: str) -> Tensor:
+    """:func:`mmaqd.functional.fake_quantize` with its kernel as text, without a gradient.
+
+    It is called as ``torch.ops.mmaqd.fake_quantize``.
+    """
+    with torch.no_grad():
+        return fake_quantize(x, kernel_from_text(kernel), *parameters)
+
+
+@fake_quantize_op.register_fake
+def _(x: Tensor, parameters: List[Tensor], kernel: str) -> Tensor:
+    return torch.empty_like(x)

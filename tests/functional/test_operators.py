@@ -8,7 +8,7 @@ from mmaqd.functional import (ConvGeometry, DoReFaActivationKernel, DoReFaWeight
                               LIQActivationKernel, LIQWeightKernel, LSQActivationKernel,
                               LSQPlusActivationKernel, LSQWeightKernel, PACTActivationKernel,
                               quant_conv2d)
-from mmaqd.functional.quant_conv_op import kernel_from_text, kernel_to_text
+from mmaqd.functional.operators import kernel_from_text, kernel_to_text
 
 KERNELS = [
     DoReFaActivationKernel(3, 2.5),

@@ -1,0 +1,3 @@
+from .stream_fpn import StreamFPN
+
+__all__ = ['StreamFPN']
