@@ -66,7 +66,10 @@ def check_block(block: Any) -> dict:
         _check_rule(rule, block, f'{where}.rules[{position}]')
     _check_stream(block.get('stream'), f'{where}.stream')
     return {
-        **{role: block.get(role) for role in ROLES}, 'rules': rules or (),
+        **{
+            role: block.get(role)
+            for role in ROLES
+        }, 'rules': rules or (),
         'stream': block.get('stream')
     }
 

@@ -7,14 +7,16 @@ from typing import Callable
 import numpy as np
 
 from .graph import (Add, Apply, Codes, Conv, Edge, FloatConv, IntegerGraph, MaxPool, Node, Quantize,
-                    Real, Requantization, Requantize, Upsample)
+                    Real, Requantization, Requantize, Upsample, leaves_int16)
 from .multipliers import choose_multipliers
+from .spread import choose_spread
 from .storage import Format, root
 from .values import Applied, ConvValue, Image, Pooled, Quantized, Sum, Upsampled, Value
 
 _INT32 = 2**31 - 1
 # round(q (2^12 + 1) / 2^12) is q for all codes: what constant channels are requantized by.
 _KEEPS_CODES = (2**12 + 1, 12)
+_LEAST_RATIO = 2.0**-80
 _INVISIBLE = 2.0**-4  # codes; a channel whose sums give no more is a constant
 
 
@@ -24,13 +26,14 @@ class AccumulatorOverflow(ValueError):
 
 @dataclass
 class _Channels:
-    """The integers of a conv's output channels, (C,) each but the weights."""
+    """The integers of a conv's output channels, arrays of (C,) but the weights."""
 
     weights: np.ndarray
     factor: np.ndarray
     offset: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    bias_first: bool  # since products could leave int16, see graph.saturates_int16
 
     @property
     def magnitude(self) -> np.ndarray:
@@ -57,6 +60,7 @@ class Emitter:
         self._stored: dict[Value, str] = {}
         self._requantized: dict[tuple, str] = {}
         self._real: dict[Value, str] = {}
+        self._spreads: dict[str, int] = {}
 
     def graph(self, outputs: tuple[tuple[str, ...], ...]) -> IntegerGraph:
         """Everything emitted so far."""
@@ -157,17 +161,21 @@ class Emitter:
     def _requantize(self, given: Codes, form: Format, reader: str) -> str:
         offset = np.array([(given.offset - form.offset) / form.unit])
         low, high = np.array([given.qmin]), np.array([given.qmax])
-        chosen = choose_multipliers(
+        chosen, bias = choose_multipliers(
             np.array([given.unit / form.unit]), low, high, offset, form.qmin, form.qmax)
-        bias = int(np.round(offset / chosen.factor)[0])
         name = f'{reader}.input'
-        return self._add(Requantize(name, (given.name, ), name, chosen, bias), _codes(name, form))
+        node = Requantize(name, (given.name, ), name, chosen, int(bias[0]))
+        return self._add(node, _codes(name, form))
 
     def _conv(self, value: ConvValue, form: Format | None) -> str:
         source = self._read(value)
         pad, channels = self._channels(value, self.edges[source])
         _check_bound(value, channels.magnitude.max(initial=0))
+        self._spread(value, self.edges[source], channels, form)
         bias, requantization, scale = self._scales(value, channels, form)
+        if channels.bias_first and not leaves_int16(self.edges[source], channels.weights):
+            channels.bias_first = False  # its largest weights were dropped
+            bias, requantization, scale = self._scales(value, channels, form)
         bound = np.abs(np.stack([channels.low + bias, channels.high + bias])).max(initial=0)
         _check_bound(value, max(bound, np.abs(bias).max(initial=0)))
         name = value.name
@@ -194,7 +202,21 @@ class Emitter:
         ends = flat * source.qmin, flat * source.qmax
         return pad, _Channels(weights, np.abs(factor), offset,
                               np.minimum(*ends).sum(1),
-                              np.maximum(*ends).sum(1))
+                              np.maximum(*ends).sum(1), leaves_int16(source, weights))
+
+    def _spread(self, value: ConvValue, source: Codes, channels: _Channels,
+                form: Format | None) -> None:
+        """Multiply the weights of a layer by a number, the same one at all of its uses."""
+        if value.layer not in self._spreads:
+            unit, zero = (1.0, 0.0) if form is None else (form.unit, form.offset)
+            self._spreads[value.layer] = choose_spread(
+                channels.weights, source.qmax - min(source.qmin, 0), channels.magnitude,
+                np.maximum(channels.factor / unit, _LEAST_RATIO), (channels.offset - zero) / unit,
+                form)
+        spread = self._spreads[value.layer]
+        for name in ('weights', 'low', 'high'):
+            setattr(channels, name, getattr(channels, name) * spread)
+        channels.factor = channels.factor / spread
 
     def _flipped(self, value: ConvValue, weights: np.ndarray, flip: np.ndarray) -> np.ndarray:
         weights = np.where(flip[:, None, None, None], -weights, weights)
@@ -210,12 +232,12 @@ class Emitter:
         if form is None:
             bias, scale = self._real_scales(value, channels)
             return bias, None, scale
-        ratio = np.maximum(channels.factor / form.unit, 2.0**-80)
+        ratio = np.maximum(channels.factor / form.unit, _LEAST_RATIO)
         offset = (channels.offset - form.offset) / form.unit
         qmin = _codes('', form, value.rectified).qmin
         offset = _visible_offset(offset, ratio, channels, qmin, form.qmax)
-        chosen = choose_multipliers(ratio, channels.low, channels.high, offset, qmin, form.qmax)
-        bias = np.round(offset / chosen.factor)
+        chosen, bias = choose_multipliers(ratio, channels.low, channels.high, offset, qmin,
+                                          form.qmax, channels.bias_first)
         lost = channels.magnitude * ratio
         self._note_inexact(value, np.minimum(lost, form.qmax) * np.abs(chosen.factor / ratio - 1))
         constant = (np.abs(bias) + channels.magnitude > _INT32) | (lost < _INVISIBLE)

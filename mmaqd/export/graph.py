@@ -204,8 +204,14 @@ class IntegerGraph:
 
 
 def saturates_int16(graph: IntegerGraph, conv: Conv) -> bool:
-    """Whether two products of a conv can leave int16, where int8 kernels without VNNI add them."""
-    codes = graph.edges[conv.inputs[0]]
+    """Whether two products of a conv can leave int16, where int8 kernels without VNNI add them.
+
+    All engines add the bias of such a conv before they multiply.
+    """
+    return leaves_int16(graph.edges[conv.inputs[0]], graph.weights[conv.weight])
+
+
+def leaves_int16(codes: Codes, weights: np.ndarray) -> bool:
+    """Whether the sum of two products of codes and weight codes can."""
     span = codes.qmax - min(codes.qmin, 0)
-    return 2 * span * int(np.abs(graph.weights[conv.weight].astype(
-        np.int64)).max(initial=0)) > 32767
+    return 2 * span * int(np.abs(weights.astype(np.int64)).max(initial=0)) > 32767

@@ -2,13 +2,18 @@
 
 The integer rule is clip(round_half_even(a M / 2^k)), see :mod:`mmaqd.functional.requantize`. The
 kernels of ONNX Runtime and OpenVINO compute clip(round_half_even(float32(a) * float32(M / 2^k))),
-OpenVINO with the bias added behind the product. These are equal for every accumulator a if the
-products that decide about a code are exact in float32, which holds integers up to 2^24:
+OpenVINO with the bias added behind the product. These are equal for every accumulator a if
 
-- (largest code + |bias in codes|) 2^k <= 2^24, since larger products are clipped; or
-- every product is below 2^24.
+- the products that decide about a code are exact in float32, which holds integers up to 2^24:
+  (largest code + |bias in codes|) 2^k <= 2^24, since larger products are clipped; or
+- every product is below 2^24; or
+- at each boundary h between two codes the two accumulators next to it are further from it than
+  float32 can err. Then they are rounded alike, and so are all others, as a rounded product grows
+  with a. A rounding errs by 2^-24 of its result: |h| 2^-24 if engines add the bias first, else
+  there are three roundings, 2 (|h| + |bias in codes|) 2^-24.
 
-The most exact factor that meets one of them is taken.
+The third one is checked for multipliers of up to 20 bits next to the real factor, the nearest
+first; where none meets it, the most exact one that meets another is taken.
 """
 from __future__ import annotations
 
@@ -18,11 +23,21 @@ from .graph import Requantization
 
 MAX_SHIFT = 40
 _EXACT = 2**24  # integers up to it are exact in float32
+_DIGITS = 20
+# Multipliers to try on either side: the last one is off by 2^-4 of a code at the top of 8 bits.
+_NEIGHBOURS = 256
 
 
-def choose_multipliers(factor: np.ndarray, low: np.ndarray, high: np.ndarray, offset: np.ndarray,
-                       qmin: int, qmax: int) -> Requantization:
+def choose_multipliers(factor: np.ndarray,
+                       low: np.ndarray,
+                       high: np.ndarray,
+                       offset: np.ndarray,
+                       qmin: int,
+                       qmax: int,
+                       bias_first: bool = False) -> tuple[Requantization, np.ndarray]:
     """The dyadic factors nearest to real ones that requantize alike in integers and float32.
+
+    They do so with the biases that belong to them.
 
     A factor with which every accumulator but 0 is clipped becomes the smallest that does so; one
     with which all accumulators become 0 becomes 2^-40.
@@ -31,14 +46,19 @@ def choose_multipliers(factor: np.ndarray, low: np.ndarray, high: np.ndarray, of
         factor: Real factors, positive, (C,).
         low: Smallest sum of products of each channel, without the bias, (C,).
         high: Largest one, (C,).
-        offset: What a bias will add, in codes, (C,); it is made integer by the factor chosen here.
+        offset: What the bias adds, in codes, (C,).
         qmin: Smallest code of the output.
         qmax: Largest code of the output.
+        bias_first: Whether all engines add the bias before they multiply.
+
+    Returns:
+        The factors, and ``offset`` in their units: the biases, integers as float64, (C,).
     """
     largest = max(qmax, -qmin)
     factor = np.minimum(factor.astype(np.float64), largest + 0.5)
     if largest > 255:  # no engine has such codes, so float32 does not matter
-        return Requantization(*_reduced(*_near(factor, np.log2(_EXACT / 2 / factor))))
+        m, k = _reduced(*_near(factor, np.log2(_EXACT / 2 / factor)))
+        return Requantization(m, k), _bias(offset, m, k)
     products = largest_part(low, high, offset / factor)
     shifts = (
         np.log2(_EXACT / (largest + 1 + np.abs(offset))),  # what is larger is clipped
@@ -46,10 +66,52 @@ def choose_multipliers(factor: np.ndarray, low: np.ndarray, high: np.ndarray, of
     candidates = [_near(factor, shift) for shift in (*shifts, np.full_like(factor, MAX_SHIFT))]
     errors = []
     for m, k in candidates:
-        exact = is_exact(m, k, low, high, np.round(np.ldexp(offset / m, k)), qmin, qmax)
+        exact = is_exact(m, k, low, high, _bias(offset, m, k), qmin, qmax, bias_first)
         errors.append(np.where(exact, np.abs(_value(m, k) - factor), np.inf))
     best = np.argmin(errors, axis=0)
-    return Requantization(*_reduced(*(np.choose(best, each) for each in zip(*candidates))))
+    multiplier, shift = (np.choose(best, each) for each in zip(*candidates))
+    _refine(multiplier, shift, factor, low, high, offset, (qmin, qmax, bias_first))
+    m, k = _reduced(multiplier, shift)
+    return Requantization(m, k), _bias(offset, m, k)
+
+
+def _bias(offset: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    return np.round(np.ldexp(offset / multiplier, shift))
+
+
+def _refine(multiplier: np.ndarray, shift: np.ndarray, factor: np.ndarray, low: np.ndarray,
+            high: np.ndarray, offset: np.ndarray, how: tuple[int, int, bool]) -> None:
+    """Replace factors by the nearest ones of many digits that are decided at every boundary."""
+    first, k = _near(factor, _DIGITS - np.log2(factor))
+    error = np.abs(_value(multiplier, shift) - factor)
+    left = np.flatnonzero(error > np.ldexp(1.0, -k))
+    for step in sorted(range(-_NEIGHBOURS, _NEIGHBOURS + 1), key=abs):
+        m, at = first[left] + step, k[left]
+        bias = _bias(offset[left], m, at)
+        found = is_decided(m, at, low[left], high[left], bias, *how)
+        found &= np.abs(_value(m, at) - factor[left]) < error[left]
+        multiplier[left[found]], shift[left[found]] = m[found], at[found]
+        left = left[~found]
+
+
+def is_decided(multiplier: np.ndarray,
+               shift: np.ndarray,
+               low: np.ndarray,
+               high: np.ndarray,
+               bias: np.ndarray,
+               qmin: int,
+               qmax: int,
+               bias_first: bool = False) -> np.ndarray:
+    """Whether no accumulator is so near a boundary that float32 could round it otherwise: (C,)."""
+    halves = 2 * np.arange(qmin, qmax)[:, None] + 1
+    below, rest = np.divmod(halves << (shift - 1), multiplier)
+    far = np.ldexp(np.minimum(rest, multiplier - rest).astype(np.float64), -shift)
+    error = np.abs(halves) / 2 + 1
+    if not bias_first:
+        error = 2 * (error + np.abs(bias) * _value(multiplier, shift))
+    counted = np.abs(below) + np.abs(bias) + 1 < _EXACT
+    reached = (below + 1 >= low + bias) & (below <= high + bias)
+    return ((far > error / _EXACT) & counted | ~reached).all(0) & (multiplier < _EXACT)
 
 
 def largest_part(low: np.ndarray, high: np.ndarray, bias: np.ndarray) -> np.ndarray:
@@ -58,14 +120,21 @@ def largest_part(low: np.ndarray, high: np.ndarray, bias: np.ndarray) -> np.ndar
     return np.abs(np.stack([np.broadcast_to(each, low.shape) for each in parts])).max(0)
 
 
-def is_exact(multiplier: np.ndarray, shift: np.ndarray, low: np.ndarray, high: np.ndarray,
-             bias: np.ndarray, qmin: int, qmax: int) -> np.ndarray:
+def is_exact(multiplier: np.ndarray,
+             shift: np.ndarray,
+             low: np.ndarray,
+             high: np.ndarray,
+             bias: np.ndarray,
+             qmin: int,
+             qmax: int,
+             bias_first: bool = False) -> np.ndarray:
     """Whether integers and float32 requantize all accumulators alike: bool (C,)."""
     shifted = np.abs(bias) * _value(multiplier, shift)
     decisive = np.ldexp(max(qmax, -qmin) + shifted, shift)
     products = largest_part(low, high, bias) * multiplier.astype(np.float64)
     vanish = np.ldexp(products, -shift) < 0.5
-    return (multiplier < _EXACT) & ((decisive <= _EXACT) | (products < _EXACT) | vanish)
+    decided = is_decided(multiplier, shift, low, high, bias, qmin, qmax, bias_first)
+    return (multiplier < _EXACT) & ((decisive <= _EXACT) | (products < _EXACT) | vanish) | decided
 
 
 def _near(factor: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

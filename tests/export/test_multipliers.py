@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmaqd.export.multipliers import choose_multipliers, is_exact
+from mmaqd.export.multipliers import choose_multipliers, is_decided, is_exact
 from tests.helpers.integer_reference import requantized
 
 RANGES = [(0, 3), (0, 7), (0, 15), (0, 255), (-8, 7), (-128, 127)]
@@ -41,8 +41,8 @@ def test_engines_agree_with_integers_at_every_boundary(log_factor: float, bound:
     if bound * factor < 1 / 16:  # a constant
         return
     low, high = np.array([-bound]), np.array([bound])
-    chosen = choose_multipliers(np.array([factor]), low, high, np.array([shift]), *codes)
-    bias = int(np.round(shift / chosen.factor)[0])
+    chosen, biases = choose_multipliers(np.array([factor]), low, high, np.array([shift]), *codes)
+    bias = int(biases[0])
     if not is_exact(chosen.multiplier, chosen.shift, low, high, np.array([bias]), *codes)[0]:
         # Sums far beyond the codes, or beyond what float32 can count.
         assert bound * factor > 2**16 or bound + abs(bias) >= 2**24
@@ -58,7 +58,7 @@ def test_engines_agree_with_integers_at_every_boundary(log_factor: float, bound:
 @given(st.floats(-4.5, 0), st.integers(16, 2**21), st.sampled_from(RANGES))
 def test_the_factor_is_close(log_factor: float, bound: int, codes: tuple[int, int]) -> None:
     factor = 10**log_factor
-    chosen = choose_multipliers(
+    chosen, _ = choose_multipliers(
         np.array([factor]), np.array([-bound]), np.array([bound]), np.array([0]), *codes)
     # Half a step of 2^-k, at the top of the codes; nothing where all is rounded to zero.
     error = abs(chosen.factor[0] - factor) * min(bound, max(map(abs, codes)) / factor)
@@ -67,14 +67,14 @@ def test_the_factor_is_close(log_factor: float, bound: int, codes: tuple[int, in
 
 
 def test_a_huge_factor_clips_all_but_zero() -> None:
-    chosen = choose_multipliers(
+    chosen, _ = choose_multipliers(
         np.array([1e9]), np.array([-100]), np.array([100]), np.array([0]), 0, 15)
     m, k = int(chosen.multiplier[0]), int(chosen.shift[0])
     assert [requantized(a, m, k, 0, 15) for a in (-1, 0, 1)] == [0, 0, 15]
 
 
 def test_a_tiny_factor_gives_zeros() -> None:
-    chosen = choose_multipliers(
+    chosen, _ = choose_multipliers(
         np.array([1e-13]), np.array([-2**26]), np.array([2**26]), np.array([0.0]), -8, 7)
     m, k = int(chosen.multiplier[0]), int(chosen.shift[0])
     assert {requantized(a, m, k, -8, 7) for a in (-2**26, 0, 2**26)} == {0}
@@ -101,6 +101,39 @@ def test_without_room_for_the_bias_openvino_differs() -> None:
         in_openvino(a, bias, m, k, *codes) != requantized(a + bias, m, k, *codes) for a in near)
     assert all(
         in_onnxruntime(a, bias, m, k, *codes) == requantized(a + bias, m, k, *codes) for a in sums)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.floats(-3.5, 0), st.floats(-400, 400), st.sampled_from([(0, 255), (-128, 127)]),
+    st.integers(0, 2**31))
+def test_what_is_decided_is_rounded_alike_although_products_are_inexact(
+        log_factor: float, shift: float, codes: tuple[int, int], seed: int) -> None:
+    """Multipliers of 20 bits, whose products float32 does not hold."""
+    k = int(np.floor(20 - np.log2(10**log_factor)))
+    m = int(np.round(np.ldexp(10**log_factor, k))) + seed % 64
+    bias = int(np.round(np.ldexp(shift / m, k)))
+    low, high = -2**22, 2**22
+    ends = np.array([m]), np.array([k]), np.array([low]), np.array([high]), np.array([bias])
+    for engine, bias_first in ((in_onnxruntime, True), (in_openvino, False)):
+        if is_decided(*ends, *codes, bias_first)[0]:
+            for a in decisive(m, k, bias, low, high, *codes):
+                assert engine(a, bias, m, k, *codes) == requantized(a + bias, m, k, *codes)
+
+
+def test_an_accumulator_next_to_a_boundary_is_not_decided() -> None:
+    # 1/16, and a bit more: 8 of them are half a code, or 2^-24 of a code from it.
+    for m, k, expected in ((2**16, 20, False), (2**23 + 1, 27, False), (2**23 + 999, 27, True)):
+        ends = (np.array([each]) for each in (m, k, -2**20, 2**20, 0))
+        assert is_decided(*ends, 0, 15)[0] == expected
+
+
+def test_multipliers_have_many_digits_where_that_is_exact() -> None:
+    factor = np.random.default_rng(0).uniform(0.003, 0.3, 64)
+    chosen, _ = choose_multipliers(factor, np.full(64, -10**5), np.full(64, 10**5),
+                                   np.linspace(-100, 100, 64), -128, 127)
+    error = np.abs(chosen.factor / factor - 1)
+    assert (error < 2.0**-13).mean() > 0.9  # k <= 16 would leave 2^-11 at best, 2^-9 for 0.01
 
 
 def half_up(a: int, m: int, k: int, qmin: int, qmax: int) -> int:

@@ -14,7 +14,7 @@ PAGE = (Path(__file__).parents[2] / 'docs' / 'integer.md').read_text()
 def chosen(factor: float, low: int, high: int, offset: float, qmin: int,
            qmax: int) -> tuple[int, int]:
     arrays = (np.array([each]) for each in (factor, low, high, offset))
-    result = choose_multipliers(*arrays, qmin, qmax)
+    result, _ = choose_multipliers(*arrays, qmin, qmax)
     return int(result.multiplier[0]), int(result.shift[0])
 
 

@@ -56,13 +56,14 @@ class GraphMaker:
         middle = -(flat.sum(1) * (given.qmin + given.qmax)) // 2
         bias = middle + np.round(self.rng.normal(0, spread, channels) * bias_spread).astype(
             np.int64)
-        bound = int(max(np.abs(low + bias).max(), np.abs(high + bias).max()))
         requantization = scale = None
         if codes is None:
             scale = self.rng.uniform(1e-4, 1e-3, channels).astype(np.float32)
         else:
             factor = self.rng.uniform(0.3, 1, channels) * (codes[1] - codes[0]) / spread
-            requantization = choose_multipliers(factor, low, high, bias, *codes)
+            requantization, bias = choose_multipliers(factor, low, high, bias * factor, *codes)
+            bias = bias.astype(np.int64)
+        bound = int(max(np.abs(low + bias).max(), np.abs(high + bias).max()))
         return self._add(
             Conv(name, (source, ), name, weight, bias,
                  (stride, stride), (padding, padding), (dilation, dilation), groups,
@@ -78,11 +79,12 @@ class GraphMaker:
         name, given = f'requantize{len(self.nodes)}', self.edges[source]
         span = given.qmax - given.qmin
         factor = factor or self.rng.uniform(0.5, 1.5) * (codes[1] - codes[0]) / span
-        chosen = choose_multipliers(
-            np.array([factor]), np.array([given.qmin]), np.array([given.qmax]), np.array([bias]),
-            *codes)
+        chosen, biases = choose_multipliers(
+            np.array([factor]), np.array([given.qmin]), np.array([given.qmax]),
+            np.array([bias * factor]), *codes)
         return self._add(
-            Requantize(name, (source, ), name, chosen, bias), codes, self.channels[source])
+            Requantize(name, (source, ), name, chosen, int(biases[0])), codes,
+            self.channels[source])
 
     def add(self, a: str, b: str, codes: tuple[int, int] = (0, 255)) -> str:
         """A sum."""

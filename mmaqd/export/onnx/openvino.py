@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mmaqd.export.graph import Add, Conv
+from mmaqd.export.graph import Add, Conv, saturates_int16
 
 from .spelling import Speller, geometry
 
@@ -27,7 +27,7 @@ class OpenVinoSpeller(Speller):
 
     def conv_to_codes(self, node: Conv, name: str) -> str:
         factors = self.factors(node.requantization, len(node.bias))
-        if self.saturates(node):
+        if saturates_int16(self.graph, node):
             return self.quantized(self._exactly(node, factors, name), node.output, name)
         scale = self.builder.constant(factors, name=f'{name}.factors')
         bias = self.builder.node(

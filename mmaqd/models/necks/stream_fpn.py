@@ -52,8 +52,7 @@ class StreamFPN(FPN):
         """Add to each lateral what lies above it, enlarged."""
         nonnegative = all(_is_rectified(conv) for conv in self.lateral_convs)
         for low in reversed(range(len(laterals) - 1)):
-            size = {} if 'scale_factor' in self.upsample_cfg else dict(
-                size=laterals[low].shape[2:])
+            size = {} if 'scale_factor' in self.upsample_cfg else dict(size=laterals[low].shape[2:])
             above = F.interpolate(laterals[low + 1], **size, **self.upsample_cfg)
             laterals[low] = self.stream(laterals[low] + above, nonnegative=nonnegative)
         return laterals

@@ -1,0 +1,70 @@
+"""A whole number that the weight codes of a layer are multiplied by, so that less is rounded.
+
+The bias of a conv is rounded to units of its sums. Codes of 4 bits leave most of int8 unused: all of
+them times c give sums c times as large, whose unit is so much finer, for the same price. On the
+other hand the multiplier M / 2^k, whose k is bounded, gets fewer digits. See
+:mod:`mmaqd.export.multipliers`.
+"""
+from __future__ import annotations
+
+from typing import Iterator
+
+import numpy as np
+
+from .multipliers import choose_multipliers
+from .storage import Format
+
+_INT8_SPAN = 127  # so that weights stored in few bits are unpacked within int8
+_INT16 = 2**15 - 1
+_EXACT = 2**23
+
+
+def choose_spread(weights: np.ndarray, inputs: int, magnitude: np.ndarray, factor: np.ndarray,
+                  offset: np.ndarray, form: Format | None) -> int:
+    """The number with which the output has the least error.
+
+    Args:
+        weights: Weight codes, (C_out, C_in / groups, K_h, K_w).
+        inputs: Largest difference of two input codes.
+        magnitude: Largest size of each channel's sum of products, (C_out,).
+        factor: What a channel's sums are worth, in codes of the output, (C_out,), or in any unit
+            without such codes.
+        offset: What is added to that, (C_out,).
+        form: Codes of the output; None for real numbers.
+
+    Returns:
+        1, 2, 4, 8, ...
+
+    Example:
+        >>> weights = np.array([-3, 1]).reshape(1, 2, 1, 1)
+        >>> one = np.ones(1)
+        >>> choose_spread(weights, 3, 12 * one, 0.3 * one, one, Format(0, 3, 1.0))
+        16
+    """
+    candidates = list(_fitting(weights, inputs, magnitude.max(initial=0)))
+    if form is None:
+        return candidates[-1]
+    errors = [_error(each, magnitude, factor, offset, form) for each in candidates]
+    return candidates[int(np.argmin(errors))]
+
+
+def _fitting(weights: np.ndarray, inputs: int, magnitude: int) -> Iterator[int]:
+    """1 and what keeps weights in int8, pairs of products in int16 and sums exact in float32."""
+    span, largest = np.ptp(weights), np.abs(weights).max(initial=0)
+    yield 1
+    spread = 2
+    while (0 < spread * span <= _INT8_SPAN and 2 * inputs * spread * largest <= _INT16
+           and spread * magnitude < _EXACT):
+        yield spread
+        spread *= 2
+
+
+def _error(spread: int, magnitude: np.ndarray, factor: np.ndarray, offset: np.ndarray,
+           form: Format) -> float:
+    """Mean error of an output, in codes, from rounding the bias and the multiplier."""
+    largest = spread * magnitude
+    chosen, bias = choose_multipliers(factor / spread, -largest, largest, offset, form.qmin,
+                                      form.qmax)
+    from_bias = np.abs(bias * chosen.factor - offset)
+    seen = np.minimum(magnitude * factor, max(form.qmax, -form.qmin)) / 2
+    return float((from_bias + seen * np.abs(chosen.factor * spread / factor - 1)).mean())
