@@ -1,0 +1,172 @@
+"""What MMDetection's unit tests ask of a dense head, asked of ours and, as the control, of its own.
+
+Written anew from what they check (``tests/test_models/test_dense_heads`` of MMDetection 3.3): the
+heads are those of MMDetection's configs; each test runs with upstream's head, with ours in its
+place, with a BN per level and at 4 bits.
+"""
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any, Iterator
+
+import numpy as np
+import pytest
+import torch
+from mmdet.models.dense_heads import paa_head
+from mmengine.logging import MessageHub
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmaqd.layers import MultiLevelBN, QuantLayer
+from mmaqd.models import MultiLevelHeadMixin
+from mmaqd.registry import MODELS
+from tests.helpers.upstream_heads import (HEADS, KINDS, SCALE, SIZE, all_scores, instances,
+                                          loss_values, make_feats, make_head, metainfo, sample,
+                                          strides)
+
+BOX = [23.7, 23.9, 239.3, 151.1]
+OUTSIDE = [4. * SIZE, 4. * SIZE, 4. * SIZE + 10, 4. * SIZE + 10]
+each_head = pytest.mark.parametrize('name', HEADS)
+each_kind = pytest.mark.parametrize('kind', KINDS)
+
+
+class OneComponent:
+    """In place of scikit-learn's mixture of Gaussians, which PAA fits to its losses."""
+
+    def fit(self, losses: np.ndarray) -> None:
+        self.mean = losses.mean()
+
+    def predict(self, losses: np.ndarray) -> np.ndarray:
+        return np.zeros(len(losses), dtype=np.int64)
+
+    def score_samples(self, losses: np.ndarray) -> np.ndarray:
+        return -np.abs(losses - self.mean).ravel()
+
+
+@pytest.fixture(autouse=True)
+def first_iteration(monkeypatch: pytest.MonkeyPatch) -> Iterator[MessageHub]:
+    monkeypatch.setattr(paa_head, 'skm',
+                        SimpleNamespace(GaussianMixture=lambda *_, **__: OneComponent()))
+    hub = MessageHub('upstream')
+    hub.update_info_dict(dict(epoch=0, iter=0))
+    monkeypatch.setattr(MessageHub, 'get_current_instance', lambda: hub)
+    yield hub
+
+
+def maps(output: Any) -> list[Tensor]:
+    """The maps of one level, which SABL puts into pairs."""
+    return [output] if isinstance(output, Tensor) else list(output)
+
+
+def of_every_level(key: str) -> str:
+    """The name of a parameter in a head whose levels share a BN."""
+    return re.sub(r'(\.bn)\.\d+\.', r'\1.', key)
+
+
+def losses_of(head: nn.Module, outputs: tuple, *boxes: list[float]) -> dict[str, float]:
+    return loss_values(head.loss_by_feat(*outputs, [instances(*boxes)], [metainfo()]))
+
+
+def assert_losses(name: str, found: dict[str, float], with_boxes: bool) -> None:
+    known = HEADS[name]
+    assert set(found) == {*known.background, *known.objects, *known.metrics}
+    for loss in known.background:
+        assert found[loss] > 0, loss
+    for loss in known.objects:
+        assert (found[loss] > 0) if with_boxes else (found[loss] == 0), loss
+
+
+@each_kind
+@each_head
+def test_init_weights_gives_what_upstream_does(name, kind):
+    head = make_head(name, kind)
+    assert isinstance(head, MODELS.get(name))
+    assert isinstance(head, MultiLevelHeadMixin) == (kind != 'upstream')
+    assert any(isinstance(module, QuantLayer) for module in head.modules()) == (kind == 'low-bit')
+    has_levels = any(isinstance(module, MultiLevelBN) for module in head.modules())
+    upstream = dict(make_head(name, **(dict(norm_cfg=dict(type='BN')) if has_levels else {}))
+                    .named_parameters())  # yapf: disable
+    found = {key: value for key, value in head.named_parameters() if '_quantizer.' not in key}
+    for key, value in found.items():
+        assert torch.equal(value, upstream[of_every_level(key)]), key
+    assert {of_every_level(key) for key in found} == set(upstream)
+
+
+@each_kind
+@each_head
+@pytest.mark.parametrize('given', [list, tuple, iter])
+def test_forward_gives_each_kind_of_output_for_each_level(name, kind, given):
+    outputs = make_head(name, kind).forward(given(make_feats(name, num_images=2)))
+    assert isinstance(outputs, tuple)
+    assert all(len(output) == len(strides(name)) for output in outputs)
+    for level, stride in enumerate(strides(name)):
+        found = [each.shape for output in outputs for each in maps(output[level])]
+        side = SIZE // stride
+        assert found == [(2, channels, side, side) for channels in HEADS[name].channels]
+
+
+@each_kind
+@each_head
+def test_loss_without_and_with_a_box(name, kind):
+    head = make_head(name, kind)
+    outputs = head.forward(make_feats(name))
+    assert_losses(name, losses_of(head, outputs), with_boxes=False)
+    assert_losses(name, losses_of(head, outputs, BOX), with_boxes=True)
+
+
+@each_kind
+@each_head
+def test_loss_of_data_samples_reaches_the_same_parameters_as_upstream(name, kind):
+    reached = []
+    for head in (make_head(name, kind), make_head(name)):
+        losses = head.loss(tuple(make_feats(name, num_images=2)), [sample(BOX), sample()])
+        assert_losses(name, loss_values(losses), with_boxes=True)
+        total = sum(
+            sum(each) if isinstance(each, list) else each for key, each in losses.items()
+            if key not in HEADS[name].metrics)
+        total.sum().backward()
+        reached.append({
+            key
+            for key, value in head.named_parameters()
+            if value.grad is None or not value.grad.isfinite().all()
+        })
+    assert reached[0] == reached[1]
+
+
+@each_kind
+@each_head
+@torch.no_grad()
+def test_predict_by_feat(name, kind):
+    head = make_head(name, kind).eval()
+    outputs = head.forward(make_feats(name, num_images=2))
+    found, rescaled = (
+        head.predict_by_feat(
+            *outputs, batch_img_metas=[metainfo()] * 2, cfg=all_scores(head), rescale=rescale)
+        for rescale in (False, True))
+    assert len(found) == len(rescaled) == 2
+    for one, other in zip(found, rescaled):
+        assert isinstance(one, InstanceData) and len(one) > 0
+        assert one.bboxes.shape == (len(one), 4)
+        assert one.scores.shape == one.labels.shape == (len(one), )
+        assert one.bboxes.isfinite().all() and one.scores.isfinite().all()
+        torch.testing.assert_close(other.bboxes, one.bboxes / SCALE)
+    if name != 'PAAHead':  # Upstream's always votes.
+        without_nms = head.predict_by_feat(
+            *outputs, batch_img_metas=[metainfo()] * 2, cfg=all_scores(head), with_nms=False)
+        assert all(len(each) >= len(one) for each, one in zip(without_nms, found))
+
+
+@each_kind
+@each_head
+@torch.no_grad()
+def test_predict_from_data_samples_alone_and_with_the_loss(name, kind):
+    head = make_head(name, kind)
+    feats, samples = tuple(make_feats(name, num_images=2)), [sample(BOX), sample()]
+    found = []
+    if name != 'RepPointsHead':  # In training upstream's gives points, of which it makes no boxes.
+        losses, found = head.loss_and_predict(feats, samples, proposal_cfg=all_scores(head))
+        assert_losses(name, loss_values(losses), with_boxes=True)
+    head.eval().test_cfg = all_scores(head)
+    for each in (*found, *head.predict(feats, samples, rescale=True)):
+        assert isinstance(each, InstanceData) and set(each.keys()) >= {'bboxes', 'scores', 'labels'}
