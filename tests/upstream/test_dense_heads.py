@@ -7,19 +7,17 @@ place, with a BN per level and at 4 bits.
 from __future__ import annotations
 
 import re
-from types import SimpleNamespace
-from typing import Any, Iterator
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from mmdet.models.dense_heads import paa_head
-from mmengine.logging import MessageHub
+from mmcv.cnn import ConvModule, DepthwiseSeparableConvModule
+from mmdet.models.dense_heads import FCOSHead, RetinaHead
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmaqd.layers import MultiLevelBN, QuantLayer
-from mmaqd.models import MultiLevelHeadMixin
+from mmaqd.models import AQDFCOSHead, AQDRetinaHead, MultiLevelHeadMixin
 from mmaqd.registry import MODELS
 from tests.helpers.upstream_heads import (HEADS, KINDS, SCALE, SIZE, all_scores, instances,
                                           loss_values, make_feats, make_head, metainfo, sample,
@@ -31,32 +29,14 @@ each_head = pytest.mark.parametrize('name', HEADS)
 each_kind = pytest.mark.parametrize('kind', KINDS)
 
 
-class OneComponent:
-    """In place of scikit-learn's mixture of Gaussians, which PAA fits to its losses."""
-
-    def fit(self, losses: np.ndarray) -> None:
-        self.mean = losses.mean()
-
-    def predict(self, losses: np.ndarray) -> np.ndarray:
-        return np.zeros(len(losses), dtype=np.int64)
-
-    def score_samples(self, losses: np.ndarray) -> np.ndarray:
-        return -np.abs(losses - self.mean).ravel()
-
-
-@pytest.fixture(autouse=True)
-def first_iteration(monkeypatch: pytest.MonkeyPatch) -> Iterator[MessageHub]:
-    monkeypatch.setattr(paa_head, 'skm',
-                        SimpleNamespace(GaussianMixture=lambda *_, **__: OneComponent()))
-    hub = MessageHub('upstream')
-    hub.update_info_dict(dict(epoch=0, iter=0))
-    monkeypatch.setattr(MessageHub, 'get_current_instance', lambda: hub)
-    yield hub
-
-
 def maps(output: Any) -> list[Tensor]:
     """The maps of one level, which SABL puts into pairs."""
     return [output] if isinstance(output, Tensor) else list(output)
+
+
+def flat(outputs: tuple) -> list[Tensor]:
+    """All maps of all levels."""
+    return [each for output in outputs for level in output for each in maps(level)]
 
 
 def of_every_level(key: str) -> str:
@@ -95,10 +75,12 @@ def test_init_weights_gives_what_upstream_does(name, kind):
 
 @each_kind
 @each_head
-@pytest.mark.parametrize('given', [list, tuple, iter])
-def test_forward_gives_each_kind_of_output_for_each_level(name, kind, given):
-    outputs = make_head(name, kind).forward(given(make_feats(name, num_images=2)))
+def test_forward_gives_each_kind_of_output_for_each_level(name, kind):
+    head = make_head(name, kind).train()
+    from_generator = head.forward(feat for feat in make_feats(name, num_images=2))
+    outputs = head.forward(make_feats(name, num_images=2))
     assert isinstance(outputs, tuple)
+    assert all(map(torch.equal, flat(outputs), flat(from_generator)))
     assert all(len(output) == len(strides(name)) for output in outputs)
     for level, stride in enumerate(strides(name)):
         found = [each.shape for output in outputs for each in maps(output[level])]
@@ -118,7 +100,7 @@ def test_loss_without_and_with_a_box(name, kind):
 @each_kind
 @each_head
 def test_loss_of_data_samples_reaches_the_same_parameters_as_upstream(name, kind):
-    reached = []
+    missed = []
     for head in (make_head(name, kind), make_head(name)):
         losses = head.loss(tuple(make_feats(name, num_images=2)), [sample(BOX), sample()])
         assert_losses(name, loss_values(losses), with_boxes=True)
@@ -126,12 +108,12 @@ def test_loss_of_data_samples_reaches_the_same_parameters_as_upstream(name, kind
             sum(each) if isinstance(each, list) else each for key, each in losses.items()
             if key not in HEADS[name].metrics)
         total.sum().backward()
-        reached.append({
+        missed.append({
             key
             for key, value in head.named_parameters()
             if value.grad is None or not value.grad.isfinite().all()
         })
-    assert reached[0] == reached[1]
+    assert missed[0] == missed[1]
 
 
 @each_kind
@@ -170,3 +152,74 @@ def test_predict_from_data_samples_alone_and_with_the_loss(name, kind):
     head.eval().test_cfg = all_scores(head)
     for each in (*found, *head.predict(feats, samples, rescale=True)):
         assert isinstance(each, InstanceData) and set(each.keys()) >= {'bboxes', 'scores', 'labels'}
+
+
+@each_kind
+class TestFCOS:
+
+    @pytest.mark.parametrize('changed', ['center_sampling', 'norm_on_bbox'])
+    def test_loss_with_what_is_set_later(self, kind, changed):
+        head = make_head('FCOSHead', kind)
+        outputs = head.forward(make_feats('FCOSHead'))
+        before = losses_of(head, outputs, BOX)
+        setattr(head, changed, True)
+        after = losses_of(head, outputs, BOX)
+        assert_losses('FCOSHead', after, with_boxes=True)
+        assert after != before
+
+    @pytest.mark.parametrize(
+        'option',
+        ['conv_bias', 'norm_on_bbox', 'centerness_on_reg', 'center_sampling', 'dcn_on_last_conv'])
+    def test_options(self, kind, option):
+        head = make_head('FCOSHead', kind, **{option: True})
+        outputs = head.forward(make_feats('FCOSHead'))
+        assert_losses('FCOSHead', losses_of(head, outputs), with_boxes=False)
+        assert_losses('FCOSHead', losses_of(head, outputs, BOX), with_boxes=True)
+
+
+@each_kind
+class TestTOOD:
+
+    @pytest.mark.parametrize('epoch', [0, 4], ids=['ATSS', 'task-aligned'])
+    @pytest.mark.parametrize('anchor_type', ['anchor_free', 'anchor_based'])
+    def test_loss_of_both_phases(self, kind, anchor_type, epoch, message_hub):
+        message_hub.update_info('epoch', epoch)
+        head = make_head('TOODHead', kind, anchor_type=anchor_type)
+        outputs = head.forward(make_feats('TOODHead'))
+        assert_losses('TOODHead', losses_of(head, outputs), with_boxes=False)
+        assert_losses('TOODHead', losses_of(head, outputs, BOX), with_boxes=True)
+
+    def test_loss_with_convs_that_are_deformable(self, kind):
+        head = make_head('TOODHead', kind, num_dcn=1)
+        outputs = head.forward(make_feats('TOODHead'))
+        assert_losses('TOODHead', losses_of(head, outputs, BOX), with_boxes=True)
+
+
+@each_kind
+class TestYOLOX:
+
+    @pytest.mark.parametrize('use_depthwise', [False, True])
+    def test_convs_and_their_last_epochs(self, kind, use_depthwise):
+        head = make_head('YOLOXHead', kind, use_depthwise=use_depthwise)
+        conv = DepthwiseSeparableConvModule if use_depthwise else ConvModule
+        assert isinstance(head.multi_level_cls_convs[0][0], conv) and not head.use_l1
+        outputs = head.forward(make_feats('YOLOXHead'))
+        head.use_l1 = True
+        found = losses_of(head, outputs, BOX)
+        assert found.pop('loss_l1') > 0
+        assert_losses('YOLOXHead', found, with_boxes=True)
+
+    def test_a_box_out_of_the_image_is_none(self, kind):
+        head = make_head('YOLOXHead', kind)
+        outputs = head.forward(make_feats('YOLOXHead'))
+        assert_losses('YOLOXHead', losses_of(head, outputs, OUTSIDE), with_boxes=False)
+
+
+@pytest.mark.parametrize('head_class', [RetinaHead, AQDRetinaHead, FCOSHead, AQDFCOSHead])
+def test_defaults_with_a_single_channel_and_no_norm(head_class):
+    head = head_class(num_classes=4, in_channels=1, feat_channels=1, stacked_convs=1, norm_cfg=None)
+    outputs = head.forward(torch.rand(1, 1, 64 // 2**level, 64 // 2**level) for level in range(5))
+    assert all(len(output) == 5 for output in outputs)
+    if issubclass(head_class, FCOSHead):
+        assert_losses('FCOSHead', losses_of(head, outputs), with_boxes=False)
+        assert_losses('FCOSHead', losses_of(head, outputs, BOX), with_boxes=True)
