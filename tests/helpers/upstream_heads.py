@@ -1,6 +1,8 @@
 """Heads of MMDetection's own configs, narrow, as they are and as this package extends them."""
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -110,7 +112,16 @@ def head_config(name: str, kind: str = 'upstream', **changes: Any) -> dict:
 
 
 def make_head(name: str, kind: str = 'upstream', **changes: Any) -> nn.Module:
-    """Build a head with the weights that upstream's ``init_weights`` gives it."""
+    """A head with the weights that upstream's ``init_weights`` gives it."""
+    return _build_head(name, kind, **changes) if changes else deepcopy(_made_head(name, kind))
+
+
+@cache
+def _made_head(name: str, kind: str) -> nn.Module:
+    return _build_head(name, kind)
+
+
+def _build_head(name: str, kind: str, **changes: Any) -> nn.Module:
     head = build(head_config(name, kind, **changes))
     if kind == 'low-bit':
         prepare(
