@@ -24,7 +24,7 @@ from mmaqd.registry import MODELS
 from tests.helpers.detector import build
 from tests.helpers.upstream import INPUT, WEIGHT, low_bit, tiny_resnet, upstream_model
 
-IMAGES = [[3, 128, 128], [3, 125, 130]]
+IMAGES = [[3, 64, 64], [3, 61, 66]]
 _MULTI_LEVEL = {
     'model.bbox_head.in_channels': 16,
     'model.bbox_head.feat_channels': 16,
@@ -98,12 +98,21 @@ each_detector = pytest.mark.parametrize('name', CASES)
 each_kind = pytest.mark.parametrize('kind', KINDS)
 
 
+def narrow(name: str) -> ConfigDict:
+    """The model of the config of a case, for a caller that changes it."""
+    return deepcopy(_narrow(name))
+
+
+@cache
+def _narrow(name: str) -> ConfigDict:
+    return upstream_model(CASES[name].config, CASES[name].changes)
+
+
 def config(name: str, kind: str) -> ConfigDict:
     """Config of the float detector, or of the low-bit one; shared heads become multi-level."""
-    case = CASES[name]
-    model = upstream_model(case.config, case.changes)
+    model = narrow(name)
     if name == 'LD':
-        teacher = upstream_model(CASES['GFL'].config, CASES['GFL'].changes)
+        teacher = narrow('GFL')
         teacher.bbox_head.norm_cfg = dict(type='BN')
         model.update(teacher_config=dict(model=teacher), teacher_ckpt=None)
     if kind == 'upstream':
@@ -160,11 +169,11 @@ def upstream_shapes(name: str) -> Any:
 @each_kind
 @each_detector
 def test_init(name, kind):
-    model = build(config(name, kind))
-    assert isinstance(model, MODELS.get(config(name, 'upstream').type))
+    model = make(name, kind)
+    assert isinstance(model, MODELS.get(narrow(name).type))
     assert all(model.get_submodule(part) is not None for part in CASES[name].parts)
     assert model.with_neck and model.with_bbox and model.with_mask == ('Mask' in name)
-    if 'rpn_head' in config(name, kind):
+    if 'rpn_head' in narrow(name):
         # It knows objects from no objects, whatever the config says.
         proposals = model.rpn_head if CASES[name].rois else model.bbox_head
         assert proposals.num_classes == 1
