@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Iterator
 
 import numpy as np
 import pytest
@@ -24,10 +23,11 @@ class OneComponent:
 
 
 @pytest.fixture(autouse=True)
-def message_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[MessageHub]:
+def message_hub(monkeypatch: pytest.MonkeyPatch) -> MessageHub:
+    """The first iteration of a training that no other test knows."""
     monkeypatch.setattr(paa_head, 'skm',
                         SimpleNamespace(GaussianMixture=lambda *_, **__: OneComponent()))
-    hub = MessageHub("upstream")
+    hub = MessageHub('upstream')
     hub.update_info_dict(dict(epoch=0, iter=0))
     monkeypatch.setattr(MessageHub, 'get_current_instance', lambda: hub)
-    yield hub
+    return hub

@@ -26,7 +26,9 @@ from tests.helpers.upstream_heads import (HEADS, KINDS, SCALE, SIZE, all_scores,
 
 BOX = [23.7, 23.9, 239.3, 151.1]
 OUTSIDE = [4. * SIZE, 4. * SIZE, 4. * SIZE + 10, 4. * SIZE + 10]
-each_head = pytest.mark.parametrize('name', HEADS)
+each_case = pytest.mark.parametrize('name, kind', [
+    (name, kind) for name, head in HEADS.items() for kind in KINDS
+    if head.shared or kind != 'multi-level'])  # yapf: disable
 each_kind = pytest.mark.parametrize('kind', KINDS)
 
 
@@ -58,8 +60,7 @@ def assert_losses(name: str, found: dict[str, float], with_boxes: bool) -> None:
         assert (found[loss] > 0) if with_boxes else (found[loss] == 0), loss
 
 
-@each_kind
-@each_head
+@each_case
 def test_init_weights_gives_what_upstream_does(name, kind):
     head = make_head(name, kind)
     assert isinstance(head, MODELS.get(name))
@@ -74,14 +75,16 @@ def test_init_weights_gives_what_upstream_does(name, kind):
     assert {of_every_level(key) for key in found} == set(upstream)
 
 
-@each_kind
-@each_head
+@each_case
 def test_forward_gives_each_kind_of_output_for_each_level(name, kind):
     head = make_head(name, kind).train()
     from_generator = head.forward(feat for feat in make_feats(name, num_images=2))
     outputs = head.forward(make_feats(name, num_images=2))
     assert isinstance(outputs, tuple)
     assert all(map(torch.equal, flat(outputs), flat(from_generator)))
+    if kind == 'ours':
+        upstream = make_head(name).train()(make_feats(name, num_images=2))
+        assert all(map(torch.equal, flat(outputs), flat(upstream)))
     assert all(len(output) == len(strides(name)) for output in outputs)
     for level, stride in enumerate(strides(name)):
         found = [each.shape for output in outputs for each in maps(output[level])]
@@ -89,8 +92,7 @@ def test_forward_gives_each_kind_of_output_for_each_level(name, kind):
         assert found == [(2, channels, side, side) for channels in HEADS[name].channels]
 
 
-@each_kind
-@each_head
+@each_case
 def test_loss_without_and_with_a_box(name, kind):
     head = make_head(name, kind)
     outputs = head.forward(make_feats(name))
@@ -111,14 +113,12 @@ def without_gradient(name: str, kind: str) -> set[str]:
     return {key for key, value in gradients.items() if value is None}
 
 
-@each_kind
-@each_head
+@each_case
 def test_loss_of_data_samples_reaches_what_it_does_upstream(name, kind):
     assert without_gradient(name, kind) == without_gradient(name, 'upstream')
 
 
-@each_kind
-@each_head
+@each_case
 @torch.no_grad()
 def test_predict_by_feat(name, kind):
     head = make_head(name, kind).eval()
@@ -140,8 +140,7 @@ def test_predict_by_feat(name, kind):
         assert all(len(each) >= len(one) for each, one in zip(without_nms, found))
 
 
-@each_kind
-@each_head
+@each_case
 @torch.no_grad()
 def test_predict_from_data_samples_alone_and_with_the_loss(name, kind):
     head = make_head(name, kind)

@@ -6,12 +6,15 @@ gives, two images of different sizes, in each mode.
 """
 from __future__ import annotations
 
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from mmdet.engine.hooks import NumClassCheckHook
 from mmdet.structures import DetDataSample
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import ConfigDict
@@ -270,3 +273,58 @@ class TestWaysToCall:
         model = make(name, kind)
         with pytest.raises(RuntimeError, match='Invalid mode "bogus"'):
             model.forward(**model.data_preprocessor(inputs(name)), mode='bogus')
+
+
+@each_kind
+def test_the_head_of_rpn_becomes_that_of_a_detector_in_two_stages(kind):
+    proposals, model = make('RPN', kind), make('Faster R-CNN', kind)
+    for value in proposals.parameters():
+        value.data.add_(1)
+    loaded = model.load_state_dict(proposals.state_dict(), strict=False)
+    assert not loaded.unexpected_keys
+    assert all(key.startswith('roi_head.') for key in loaded.missing_keys)
+    state = model.state_dict()
+    for key, value in proposals.state_dict().items():
+        assert torch.equal(value, state[key.replace('bbox_head.', 'rpn_head.')]), key
+
+
+@each_kind
+@pytest.mark.parametrize('name', ['RetinaNet', 'Faster R-CNN'])
+def test_augmented_images_are_merged_into_one_result(name, kind):
+    tta = build(
+        dict(
+            type='DetTTAModel',
+            module=config(name, kind),
+            tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=7)))
+    assert isinstance(tta.module, MODELS.get(narrow(name).type))
+    tta.module = make(name, kind)
+    head = tta.module.roi_head if CASES[name].rois else tta.module.bbox_head
+    head.test_cfg.score_thr = 0.
+    images, samples = [], []
+    for index in range(4):
+        size = 64 + 16 * index
+        images.append(torch.rand(1, 3, size, size) * 255)
+        samples.append([
+            DetDataSample(
+                metainfo=dict(
+                    ori_shape=(64, 64),
+                    img_shape=(size, size),
+                    scale_factor=(size / 64, ) * 2,
+                    flip=index % 2 == 1,
+                    flip_direction='horizontal'))
+        ])
+    results = tta.test_step(dict(inputs=images, data_samples=samples))
+    assert len(results) == 1 and len(results[0].pred_instances) == 7
+    assert results[0].pred_instances.bboxes.isfinite().all()
+
+
+@each_kind
+@each_detector
+def test_the_number_of_classes_is_checked(name, kind):
+    runner = SimpleNamespace(model=make(name, kind))
+    right = 1 if name == 'RPN' else 80
+    for num_classes, context in ((right, nullcontext()), (3, pytest.raises(AssertionError))):
+        dataset = SimpleNamespace(metainfo=dict(classes=tuple(map(str, range(num_classes)))))
+        runner.train_dataloader = SimpleNamespace(dataset=dataset)
+        with context:
+            NumClassCheckHook().before_train_epoch(runner)
