@@ -105,12 +105,7 @@ each_kind = pytest.mark.parametrize('kind', KINDS)
 
 
 def narrow(name: str) -> ConfigDict:
-    """The model of the config of a case, for a caller that changes it."""
-    return deepcopy(_narrow(name))
-
-
-@cache
-def _narrow(name: str) -> ConfigDict:
+    """The model of the config of a case."""
     return upstream_model(CASES[name].config, CASES[name].changes)
 
 
