@@ -5,6 +5,7 @@ import torch
 import torch.nn as nn
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from torch import Tensor
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from mmaqd.functional import AdaptiveConvGeometry, ConvGeometry
 from mmaqd.registry import MODELS
@@ -13,7 +14,7 @@ from .quant_layer import FusedLayer, QuantizerCfg, QuantLayer
 
 
 @MODELS.register_module()
-class QuantConv2d(FusedLayer, nn.Conv2d):
+class QuantConv2d(FusedLayer, nn.Conv2d, _ConvNd):
     """A :class:`torch.nn.Conv2d` that quantizes its weights and its input.
 
     ``weight`` and ``bias`` keep their names, so that float checkpoints load. The bias is not
@@ -91,7 +92,7 @@ class QuantConv2d(FusedLayer, nn.Conv2d):
 
 
 @MODELS.register_module()
-class QuantConv2dAdaptivePadding(FusedLayer, Conv2dAdaptivePadding):
+class QuantConv2dAdaptivePadding(FusedLayer, Conv2dAdaptivePadding, nn.Conv2d):
     """A :class:`mmcv.cnn.Conv2dAdaptivePadding` that quantizes its weights and its input.
 
     It pads so that its output has ceil(size / stride) pixels, with zeros that are not quantized.
@@ -113,7 +114,7 @@ class QuantConv2dAdaptivePadding(FusedLayer, Conv2dAdaptivePadding):
 
 
 @MODELS.register_module()
-class QuantConvTranspose2d(QuantLayer, nn.ConvTranspose2d):
+class QuantConvTranspose2d(QuantLayer, nn.ConvTranspose2d, _ConvTransposeNd):
     """A :class:`torch.nn.ConvTranspose2d` that quantizes its weights and its input.
 
     Args:

@@ -44,7 +44,7 @@ class QuantDeformConv2d(QuantLayer, DeformConv2d):
 
 
 @MODELS.register_module()
-class QuantDeformConv2dPack(QuantDeformConv2d, DeformConv2dPack):
+class QuantDeformConv2dPack(QuantDeformConv2d, DeformConv2dPack, DeformConv2d):
     """A :class:`mmcv.ops.DeformConv2dPack` (DCN) that quantizes its weights and its input.
 
     Args:
@@ -83,7 +83,8 @@ class QuantModulatedDeformConv2d(QuantLayer, ModulatedDeformConv2d):
 
 
 @MODELS.register_module()
-class QuantModulatedDeformConv2dPack(QuantModulatedDeformConv2d, ModulatedDeformConv2dPack):
+class QuantModulatedDeformConv2dPack(QuantModulatedDeformConv2d, ModulatedDeformConv2dPack,
+                                     ModulatedDeformConv2d):
     """A :class:`mmcv.ops.ModulatedDeformConv2dPack` (DCNv2), with quantized weights and input.
 
     Args:

@@ -55,8 +55,11 @@ def _copied(value: Any) -> Any:
 class QuantLayer(nn.Module):
     """Base of the quantized layers, in front of the class of a float layer::
 
-        class QuantConvTranspose2d(QuantLayer, nn.ConvTranspose2d):
+        class QuantConvTranspose2d(QuantLayer, nn.ConvTranspose2d, _ConvTransposeNd):
             ...
+
+    The bases of the float class stand there too: MMEngine's ``init_cfg`` initializes a layer by its
+    name or that of one of its bases, not by those of their bases.
 
     ``weight`` and ``bias`` keep their names, so that float checkpoints load. The bias is not
     quantized. A layer of a new kind says by :meth:`_operate` what it computes.

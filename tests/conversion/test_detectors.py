@@ -99,6 +99,14 @@ CASES = {
     'DETR':
     Case('detr/detr_r50_8xb2-150e_coco.py', _DETR, [], _OWN_TABLES),
 }
+_EFFICIENT_NET = Case(
+    'efficientnet/retinanet_effb3_fpn_8xb4-crop896-1x_coco.py', {
+        'model.backbone.arch': 'b0',
+        'model.neck.in_channels': [40, 112, 320],
+        'model.neck.out_channels': 16,
+        'model.bbox_head.in_channels': 16,
+        'model.bbox_head.feat_channels': 16,
+    })
 cases = pytest.mark.parametrize('case', CASES.values(), ids=CASES.keys())
 DETR = CASES['DETR']
 
@@ -158,6 +166,22 @@ def test_the_state_of_the_float_twin_fits(case: Case) -> None:
     for name, parameter in float_model.named_parameters():
         assert torch.equal(quantized.pop(name), parameter)
     assert not quantized
+
+
+@pytest.mark.parametrize('name', [*CASES, 'EfficientNet'])
+def test_init_weights_gives_what_the_float_twin_gets(name: str) -> None:
+    case = {**CASES, 'EfficientNet': _EFFICIENT_NET}[name]
+    upstream = upstream_model(case.config, case.changes)
+    if name == 'EfficientNet':
+        upstream.backbone.frozen_stages = 0  # It knows no -1.
+    states = []
+    for cfg in (upstream, low_bit(upstream, case.rules)):
+        model = build(cfg)
+        torch.manual_seed(0)
+        model.init_weights()
+        states.append(model.state_dict())
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key]), key
 
 
 @cases

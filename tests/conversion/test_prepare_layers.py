@@ -57,6 +57,15 @@ def test_each_kind_becomes_its_twin_with_the_same_parameters(layer: nn.Module) -
     assert bits(model)['layer'] == 4
 
 
+@pytest.mark.parametrize('kind', TWINS, ids=lambda kind: f'{kind.__module__}.{kind.__name__}')
+def test_a_twin_goes_by_the_names_by_which_its_float_layer_is_initialized(kind: type) -> None:
+    """MMEngine's ``init_cfg`` compares names, of a layer's class and of its bases."""
+    names = {kind.__name__, *(base.__name__ for base in kind.__bases__)}
+    if kind is nn.modules.linear.NonDynamicallyQuantizableLinear:
+        names.remove(kind.__name__)  # Of torch's own attention, which initializes it itself.
+    assert names - {'Module'} <= {base.__name__ for base in TWINS[kind].__bases__}
+
+
 def test_the_conv_of_the_offsets_is_a_layer_of_its_own() -> None:
     rules = [dict(pattern='*.conv_offset', weight_quantizer=dict(bit_width=8))]
     model = prepared(rules, dcn=DeformConv2dPack(4, 4, 3))

@@ -1,6 +1,8 @@
 """MMDetection's own configs, made tiny and low-bit."""
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Iterator
@@ -14,7 +16,7 @@ INPUT = dict(type='mmaqd.LIQActivationQuantizer', bit_width=4, signed=True)
 
 def upstream_model(name: str, changes: dict | None = None) -> ConfigDict:
     """The model of a config of MMDetection, without checkpoints and with BN that trains."""
-    cfg = Config.fromfile(str(_CONFIGS / name))
+    cfg = deepcopy(_read(name))
     cfg.merge_from_dict(changes or {})
     model = cfg.model
     for part in _dicts(model):
@@ -24,6 +26,11 @@ def upstream_model(name: str, changes: dict | None = None) -> ConfigDict:
         if 'norm_eval' in part:
             part['norm_eval'] = False
     return model
+
+
+@cache
+def _read(name: str) -> Config:
+    return Config.fromfile(str(_CONFIGS / name))
 
 
 def low_bit(model: ConfigDict, rules: list[dict] = [], **quantizers: Any) -> ConfigDict:
