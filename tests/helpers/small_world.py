@@ -35,8 +35,10 @@ PLACEHOLDERS = dict(
     ENGINE='onnxruntime',
     FILE='raw.onnx',
     SOMEWHERE='somewhere')
-SMALLER = {'--size': '64', '--rounds': '2', '--pairs': '1', '--threads': '1'}
-ELSEWHERE = {
+SMALLER = {'--size': '64', '--rounds': '2', '--threads': '1'}
+# Options that are added: of the small files' input, and of what would go into the checkout.
+ADDED = {
+    'benchmark.py': ['--shape', '1', '3', '64', '64'],
     'accuracy_report.py': ['--docs', 'benchmarks'],
     'front_page.py': ['--out', 'plot.png'],
 }
@@ -113,7 +115,7 @@ class SmallWorld:
             if word.startswith('--'):
                 smaller = SMALLER.get(word)
             found.append(smaller if smaller and word.isdigit() else self._translated_word(word))
-        return [*found, *ELSEWHERE.get(Path(words[1]).name, ())]
+        return [*found, *ADDED.get(Path(words[1]).name, ())]
 
     def _translated_word(self, word: str) -> str:
         key, equals, value = word.rpartition('=')
