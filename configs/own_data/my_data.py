@@ -5,7 +5,7 @@
 #       {data_root}JPEGImages/*.jpg
 annotations = 'coco'  # or 'voc'
 data_root = 'data/own/'
-classes = ('cat', 'dog')  # as the annotations name them
+classes = ('cat', 'dog')  # as the annotations name them; COCO: in the order of its categories
 scale = (640, 480)  # images are shrunk or enlarged to fit into this width and height
 batch_size = 4  # images a process; few bits want many small batches
 max_epochs = 24  # in float; as many as it takes until AP stops rising

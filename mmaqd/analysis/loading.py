@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
 from mmaqd.checkpoints import quantizer_names, read_checkpoint
-from mmaqd.compat import check_data_files
+from mmaqd.compat import check_data
 from mmaqd.engine.launch import load_config
 from mmaqd.quantizers import calibrate
 from mmaqd.registry import MODELS
@@ -106,7 +106,7 @@ def iterate_batches(cfg: Config,
     if not cfg.get(f'{split}_dataloader'):
         raise ValueError(f'The config has no {split}_dataloader, so there are no batches of the '
                          f'{split} split. Take another split, or add the data loader.')
-    check_data_files(cfg, (split, ))
+    check_data(cfg, (split, ))
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     set_random_seed(0)
     yield from islice(Runner.build_dataloader(cfg[f'{split}_dataloader'], seed=0), num_batches)

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from mmengine.utils import track_iter_progress
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmaqd.compat import check_data_files
+from mmaqd.compat import check_data
 from mmaqd.engine.batch_norm import reestimate_batch_norm
 from mmaqd.quantizers import modes_kept
 
@@ -139,7 +139,7 @@ def detection_score(cfg: Config, split: str = 'test', metric: str = 'coco/bbox_m
         FileNotFoundError: Data are missing.
         KeyError: On evaluation, if there is no such metric.
     """
-    check_data_files(cfg, (split, ))
+    check_data(cfg, (split, ))
     loader = Runner.build_dataloader(cfg[f'{split}_dataloader'], seed=0)
     evaluator = Evaluator(cfg[f'{split}_evaluator'])
     evaluator.dataset_meta = loader.dataset.metainfo

@@ -7,10 +7,14 @@ from mmaqd.compat.versions import check_versions
 
 check_versions()
 
+from mmaqd.compat.class_names import check_classes  # noqa: E402
+from mmaqd.compat.data import check_data  # noqa: E402
 from mmaqd.compat.data_files import check_data_files  # noqa: E402
 from mmaqd.compat.distributed import setup_cpu_distributed  # noqa: E402
 
 __all__ = [
+    'check_classes',
+    'check_data',
     'check_data_files',
     'check_versions',
     'setup_cpu_distributed',

@@ -49,21 +49,35 @@ def _key_to_set(key: str) -> str:
     return f'{owner}.data_root' if 'dataset' in owner else key
 
 
+def local_datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
+    """The datasets of a split on the local disk, wrappers and what they wrap.
+
+    Yields:
+        The dotted key of a dataset, and its config.
+    """
+    loader = cfg.get(f'{split}_dataloader') or {}
+    yield from _nested_datasets(loader.get('dataset'), f'{split}_dataloader.dataset')
+
+
+def _nested_datasets(dataset: Any, key: str) -> Iterator[tuple[str, dict]]:
+    if not isinstance(dataset, dict) or not _is_local(dataset):
+        return
+    yield from _nested_datasets(dataset.get('dataset'), f'{key}.dataset')
+    for index, inner in enumerate(dataset.get('datasets') or ()):
+        yield from _nested_datasets(inner, f'{key}.datasets.{index}')
+    yield key, dataset
+
+
 def _data_files(cfg: Config, splits: Sequence[str]) -> Iterator[DataFile]:
     """Yield the files and folders that the splits need."""
     for split in splits:
-        loader = cfg.get(f'{split}_dataloader') or {}
-        yield from _dataset_files(loader.get('dataset'), f'{split}_dataloader.dataset')
+        for key, dataset in local_datasets(cfg, split):
+            yield from _dataset_files(dataset, key)
         yield from _evaluator_files(cfg.get(f'{split}_evaluator'), f'{split}_evaluator')
 
 
-def _dataset_files(dataset: Any, key: str) -> Iterator[DataFile]:
-    """Yield the files of a dataset, or of the datasets inside a wrapper."""
-    if not isinstance(dataset, dict) or not _is_local(dataset):
-        return
-    yield from _dataset_files(dataset.get('dataset'), f'{key}.dataset')
-    for index, inner in enumerate(dataset.get('datasets') or ()):
-        yield from _dataset_files(inner, f'{key}.datasets.{index}')
+def _dataset_files(dataset: dict, key: str) -> Iterator[DataFile]:
+    """Yield the files that a dataset itself names."""
     root = dataset.get('data_root') or ''
     names = {'ann_file': dataset.get('ann_file')}
     for name, prefix in (dataset.get('data_prefix') or {}).items():

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 
 from mmaqd.checkpoints import WORLD_SIZE, last_whole_checkpoint
-from mmaqd.compat import check_data_files, setup_cpu_distributed
+from mmaqd.compat import check_data, setup_cpu_distributed
 from mmaqd.invocation import was_interrupted
 
 from .explanations import explain_single_value
@@ -63,7 +63,7 @@ def train(config: str,
         enable_auto_scale_lr(cfg)
     if resume is not None:
         set_resume(cfg, resume)
-    check_data_files(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train', ))
+    check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train', ))
     runner = build_runner(cfg)
     runner.message_hub.update_info(WORLD_SIZE, runner.world_size)  # for a run that resumes
     add_missing_hooks(runner)
@@ -122,7 +122,7 @@ def test(config: str,
         enable_visualization(cfg, show, show_dir, wait_time)
     if tta:
         enable_tta(cfg)
-    check_data_files(cfg, ('test', ))
+    check_data(cfg, ('test', ))
     runner = build_runner(cfg)
     if out is not None:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))

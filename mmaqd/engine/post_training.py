@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from mmaqd.compat import check_data_files
+from mmaqd.compat import check_data
 from mmaqd.invocation import command
 from mmaqd.quantizers import Quantizer, WeightQuantizer, calibrate
 
@@ -59,7 +59,7 @@ def calibrate_checkpoint(config: str,
     with TemporaryDirectory(prefix='mmaqd-') as logs:
         cfg = load_config(config, logs, cfg_options)
         cfg.load_from, cfg.resume = checkpoint, False
-        check_data_files(cfg, ('train', 'test'))
+        check_data(cfg, ('train', 'test'))
         # MMEngine keeps loggers and visualizers by name, and with them the folder that goes.
         cfg.experiment_name = osp.basename(logs)
         cfg.visualizer = dict(type='Visualizer', vis_backends=None, name=cfg.experiment_name)

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from mmaqd.compat import check_data_files
+from mmaqd.compat import check_data
 from mmaqd.engine.post_training import calibration_loader
 from mmaqd.invocation import command
 from mmaqd.registry import MODELS
@@ -82,7 +82,7 @@ def convert_loaded(loaded: Loaded,
         raise ValueError(f'num_images must be at least 1, but got {num_images}.')
     if not 4 <= stream_bit_width <= 16:
         raise ValueError(f'stream_bit_width must be 4 to 16, but got {stream_bit_width}.')
-    check_data_files(loaded.cfg, ('train', ))
+    check_data(loaded.cfg, ('train', ))
     images = list(_images(loaded.cfg, loaded.detector, num_images))
     return lower_detector(loaded.detector, images, stream_bit_width, allow_float)
 

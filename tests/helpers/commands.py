@@ -4,11 +4,12 @@ from __future__ import annotations
 import argparse
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmaqd.invocation import SCRIPTS
 
@@ -16,28 +17,76 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r'^```(\w+)\n(.*?)^```', flags=re.DOTALL | re.MULTILINE)
 # What documents may call. Each becomes a function that prints its arguments, so nothing is run.
 KNOWN = ('bash', 'cd', 'cp', 'ln', 'make', 'mim', 'mmaqd', 'pip', 'pre-commit', 'python')
-_STUBS = '\n'.join(rf'{name}() {{ printf "%s\x1f" {name} "$@"; printf "\x1e"; }}' for name in KNOWN)
+NEEDS = re.compile(r'#.*\bneeds ((?:COCO|BCCD|\w+ GPUs?|[\w ]+ (?:minutes|hours?))\b.*)')
+_STUBS = '\n'.join(rf'{name}() {{ printf "%s\x1f" {name} "$@"; printf "\x1e"; }}'
+                   for name in (*KNOWN, 'mark'))
 
 
 class Parsed(Exception):
     """A command line was parsed without an error."""
 
 
-def commands_of(text: str) -> list[list[str]]:
-    """The words of each command in the ``bash`` blocks of a document, variables replaced.
+class Command(NamedTuple):
+    """A command of a document.
+
+    Attributes:
+        words: Its words, variables replaced.
+        needs: What its mark says that it needs, ``''`` if it has no mark.
+    """
+
+    words: list[str]
+    needs: str
+
+
+def marked_commands_of(text: str) -> list[Command]:
+    """The commands in the ``bash`` blocks of a document, with their marks.
+
+    A mark is a comment, ``# needs COCO`` or the like (``NEEDS``): behind a command it is of that
+    command, in a line of its own of all commands below it in the block.
 
     Raises:
         AssertionError: bash can't read a block, or it calls something that is not in ``KNOWN``.
     """
     blocks = [block for language, block in BLOCK.findall(text) if language == 'bash']
-    script = '\n'.join(blocks).replace('.venv/bin/', '')
+    script = '\n'.join(map(_with_marks, blocks)).replace('.venv/bin/', '')
     with tempfile.TemporaryDirectory() as empty:
         done = subprocess.run(['/bin/bash', '-c', f'{_STUBS}\nPATH=\n{script}'],
                               capture_output=True,
                               text=True,
                               cwd=empty)
     assert not done.stderr, done.stderr
-    return [_as_script(call.split('\x1f')[:-1]) for call in done.stdout.split('\x1e')[:-1]]
+    found, needs = [], ''
+    for call in done.stdout.split('\x1e')[:-1]:
+        name, *words = call.split('\x1f')[:-1]
+        if name == 'mark':
+            needs, = words
+        else:
+            found.append(Command(_as_script([name, *words]), needs))
+    return found
+
+
+def commands_of(text: str) -> list[list[str]]:
+    """The words of each command in the ``bash`` blocks of a document, variables replaced.
+
+    Raises:
+        AssertionError: As of :func:`marked_commands_of`.
+    """
+    return [command.words for command in marked_commands_of(text)]
+
+
+def _with_marks(block: str) -> str:
+    """A block with a call of ``mark`` in front of and behind what is marked."""
+    lines, of_block = [], ''
+    for line in block.replace('\\\n', ' ').splitlines():
+        match = NEEDS.search(line)
+        if match and line.lstrip().startswith('#'):
+            of_block = match[1]
+            lines.append(f'mark {shlex.quote(of_block)}')
+        elif match:
+            lines += [f'mark {shlex.quote(match[1])}', line, f'mark {shlex.quote(of_block)}']
+        else:
+            lines.append(line)
+    return '\n'.join([*lines, "mark ''"])
 
 
 def _as_script(words: list[str]) -> list[str]:
