@@ -171,7 +171,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def _forget_visualizers(kind: type[Visualizer]) -> None:
-    """Give each run of a process its own: MMEngine keeps them by name, with the first one's folder."""
+    """Give each run its own: MMEngine keeps them by name, with the folder of the first run."""
     kind._instance_dict.clear()
     for derived in kind.__subclasses__():
         _forget_visualizers(derived)

@@ -1,8 +1,8 @@
 """A whole number that the weight codes of a layer are multiplied by, so that less is rounded.
 
-The bias of a conv is rounded to units of its sums. Codes of 4 bits leave most of int8 unused: all of
-them times c give sums c times as large, whose unit is so much finer, for the same price. On the
-other hand the multiplier M / 2^k, whose k is bounded, gets fewer digits. See
+The bias of a conv is rounded to units of its sums. Codes of 4 bits leave most of int8 unused: all
+of them times c give sums c times as large, whose unit is so much finer, for the same price. On the
+other hand M / 2^k is c times smaller, and where k is bounded it has fewer digits: see
 :mod:`mmaqd.export.multipliers`.
 """
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Format:
 
 @dataclass(frozen=True)
 class StreamCodes:
-    """The codes of a stream: ``bit_width`` bits of a unit, signed where a member can be negative."""
+    """Codes of a stream: ``bit_width`` bits of a unit, signed where a member can be negative."""
 
     unit: float
     bit_width: int

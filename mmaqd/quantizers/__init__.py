@@ -18,6 +18,6 @@ __all__ = [
     'DoReFaActivationQuantizer', 'DoReFaWeightQuantizer', 'LIQActivationQuantizer',
     'LIQWeightQuantizer', 'LSQActivationQuantizer', 'LSQPlusActivationQuantizer',
     'LSQPlusWeightQuantizer', 'LSQWeightQuantizer', 'PACTActivationQuantizer', 'PackedWeightsError',
-    'Quantizer', 'StreamQuantizer', 'UninitializedIntervalError', 'WeightQuantizer', 'build_quantizer', 'calibrate',
-    'calibrating', 'modes_kept', 'state_interval'
+    'Quantizer', 'StreamQuantizer', 'UninitializedIntervalError', 'WeightQuantizer',
+    'build_quantizer', 'calibrate', 'calibrating', 'modes_kept', 'state_interval'
 ]

@@ -58,7 +58,7 @@ class StreamFPN(FPN):
         return laterals
 
     def _extra_levels(self, source: Tensor | None, last: Tensor, made: int) -> Iterable[Tensor]:
-        """The levels above those of the backbone, from ``source`` or, without convs, from ``last``."""
+        """Levels above the backbone's, from ``source`` or, without convs, from ``last``."""
         for level in range(made, self.num_outs):
             if source is None:
                 last = F.max_pool2d(last, 1, stride=2)
