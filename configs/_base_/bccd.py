@@ -1,7 +1,7 @@
 # BCCD: 364 microscope images of blood cells, 3 classes, at 320 x 240 pixels. Training uses trainval
 # and the test split is looked at once, by tools/test.py, so there is no validation while training.
 # Link the data to data/bccd or name its folder in the environment variable MMAQD_BCCD.
-data_root = '{{$MMAQD_BCCD:data/bccd/}}'
+data_root = __import__('os').path.join('{{$MMAQD_BCCD:data/bccd/}}', '')
 metainfo = dict(classes=('RBC', 'WBC', 'Platelets'))
 
 train_pipeline = [

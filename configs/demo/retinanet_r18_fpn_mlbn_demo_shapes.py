@@ -34,7 +34,7 @@ model = dict(
         norm_cfg=dict(type='mmaqd.MultiLevelBN', num_levels=5)),
     test_cfg=dict(nms_pre=200))
 
-data_root = '{{$MMAQD_SHAPES:data/shapes/}}'
+data_root = __import__('os').path.join('{{$MMAQD_SHAPES:data/shapes/}}', '')
 dataset = dict(
     type='CocoDataset',
     data_root=data_root,

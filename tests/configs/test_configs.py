@@ -297,3 +297,10 @@ def test_a_float_config_elsewhere_is_quantized_by_the_shared_rules(tmp_path):
     ours = load('retinanet/retinanet_r18_fpn_mlbn-w4a4_1x_coco.py')
     assert config.model.quantization == ours.model.quantization
     assert config.custom_hooks == ours.custom_hooks
+
+
+@pytest.mark.parametrize('folder', ['somewhere', 'somewhere/'])
+def test_the_data_may_be_named_with_and_without_a_slash(monkeypatch, folder):
+    monkeypatch.setenv('MMAQD_BCCD', folder)
+    cfg = Config.fromfile(CONFIGS / 'bccd' / 'retinanet_r18_fpn_mlbn_12e_bccd.py')
+    assert cfg.test_evaluator.ann_file == 'somewhere/annotations/test.json'

@@ -23,7 +23,7 @@ def config_text(upstream: Upstream, plan: Plan, bits: int, method: Method) -> st
         '# tools/quantize_config.py. Everything is decided here, so change what you like.',
         f'_base_ = {upstream.base!r}', f'custom_imports = {_custom_imports(upstream)}',
         _model(upstream, plan), *_other_options(upstream),
-        _hooks(upstream),
+        _hooks(upstream), *_work_dir(upstream),
         _start(upstream)
     ]
     return FormatCode('\n\n'.join(parts) + '\n', style_config=_STYLE)[0]
@@ -69,6 +69,14 @@ def _hooks(upstream: Upstream) -> str:
     return f'{comment}custom_hooks = [*_base_.custom_hooks, {_HOOK}]'
 
 
+def _work_dir(upstream: Upstream) -> Iterator[str]:
+    """Another folder than that of the float model, if it names one: files have the same names."""
+    folder = upstream.cfg.get('work_dir')
+    if folder and 'work_dir' not in upstream.options:
+        low_bit = folder.rstrip('/') + '_low_bit'
+        yield f'{_comment("Not in the folder of the float model.")}work_dir = {low_bit!r}'
+
+
 def _start(upstream: Upstream) -> str:
     loop = upstream.cfg.get('train_cfg') or {}
     last = next(
@@ -77,7 +85,8 @@ def _start(upstream: Upstream) -> str:
         'epoch_12')
     text = ('Low bits need a trained float model to start from; then model.backbone.init_cfg=None '
             'spares loading another checkpoint first.')
-    return f"{_comment(text)}# load_from = 'work_dirs/{upstream.name}/{last}.pth'"
+    folder = (upstream.cfg.get('work_dir') or f'work_dirs/{upstream.name}').rstrip('/')
+    return f"{_comment(text)}# load_from = '{folder}/{last}.pth'"
 
 
 def _other_options(upstream: Upstream) -> Iterator[str]:

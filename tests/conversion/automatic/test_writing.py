@@ -91,3 +91,9 @@ def test_options_become_part_of_it(tmp_path):
 def test_the_checkpoint_to_start_from_is_only_named(tmp_path, loop, name):
     text, cfg = written(tmp_path, **(dict(train_cfg=loop) if loop else {}))
     assert f"# load_from = 'work_dirs/base/{name}.pth'" in text and cfg.get('load_from') is None
+
+
+def test_low_bits_are_not_trained_in_the_folder_of_the_float_model(tmp_path):
+    text, cfg = written(tmp_path, work_dir='runs/float/')
+    assert cfg.work_dir == 'runs/float_low_bit' and "# load_from = 'runs/float/epoch_12.pth'" in text
+    assert 'work_dir =' not in written(tmp_path)[0]
