@@ -6,7 +6,7 @@ module in its place. So neither quantizers nor layers know whether a calibration
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Collection, Iterator
+from typing import Any, Collection, Iterator
 
 import torch
 import torch.nn as nn
@@ -27,11 +27,11 @@ class Observer(nn.Module):
         super().__init__()
         self.quantizer = quantizer
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if x.numel():
             with torch.no_grad():
                 self.quantizer.look(x)
-                self.quantizer.take_samples(x)
+                self.quantizer.take_samples(x, *args, **kwargs)
         return x
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from mmaqd.layers import MultiLevelQuantizer, QuantConv2d
 from mmaqd.quantizers import (LIQActivationQuantizer, LIQWeightQuantizer, PACTActivationQuantizer,
-                              Quantizer, calibrating, watch)
+                              Quantizer, StreamQuantizer, calibrating, watch)
 from mmaqd.quantizers.observers import Inspector, Observer, stand_ins
 
 X = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(1)) + 0.1
@@ -96,6 +96,15 @@ def test_each_level_has_its_own() -> None:
             quantizer.level = level
             assert torch.equal(conv(X), nn.functional.conv2d(expected, conv.weight, conv.bias))
     assert quantizer[1].has_samples and not quantizer[0].has_samples
+
+
+def test_a_hook_that_holds_the_owner_finds_the_stand_in() -> None:
+    model = nn.Sequential(StreamQuantizer(8), nn.ReLU())
+    model[1].register_forward_hook(lambda *call: model[0](call[-1], nonnegative=True))
+    with calibrating(model) as pending:
+        assert torch.equal(model(X), X)
+    assert pending == [model[0]]
+    torch.testing.assert_close(model[0].step_size.detach(), X.max() / 127)
 
 
 def test_a_quantizer_alone_is_told_what_to_call() -> None:
