@@ -53,13 +53,13 @@ def stand_ins(model: nn.Module, quantizers: Collection[Quantizer]) -> Iterator[N
     """Within the block :class:`Observer` or :class:`Inspector` are in the places of quantizers.
 
     Args:
-        model: It holds the quantizers; it is none itself.
+        model: It holds the quantizers.
         quantizers: Those that look at their data. Weights that have values need no look.
 
     Raises:
-        TypeError: ``model`` is a quantizer itself, so that nothing can stand in for it.
+        TypeError: ``model`` is itself a quantizer without values: nothing can stand in for it.
     """
-    if isinstance(model, Quantizer):
+    if isinstance(model, Quantizer) and not bool(model.initialized):
         raise TypeError(
             f'{model.name}: expected a model that holds quantizers, but got a quantizer '
             'alone. Call its observe(x) for each batch, then its initialize().')
