@@ -15,11 +15,12 @@ from mmaqd.quantizers import StreamQuantizer
 class _ToStream:
     """A hook that brings what a module gives into a stream; an object, as models are copied."""
 
-    def __init__(self, stream: StreamQuantizer, nonnegative: bool) -> None:
-        self.stream, self.nonnegative = stream, nonnegative
+    def __init__(self, owner: nn.Module, nonnegative: bool) -> None:
+        # Its attribute is read in each call: in a calibration an observer stands in there.
+        self.owner, self.nonnegative = owner, nonnegative
 
     def __call__(self, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
-        return self.stream(output, self.nonnegative)
+        return self.owner.stream(output, self.nonnegative)
 
 
 def add_streams(model: nn.Module, bit_width: int = 8) -> list[str]:
@@ -62,13 +63,13 @@ def _add_to_resnet(resnet: ResNet, name: str, bit_width: int) -> Iterator[tuple]
         # A part of the first block, so that it is frozen with its stage.
         stream = blocks[0].stream = StreamQuantizer(bit_width)
         if position == 0 and blocks[0].downsample is None:
-            resnet.maxpool.register_forward_hook(_ToStream(stream, nonnegative=True))
+            resnet.maxpool.register_forward_hook(_ToStream(blocks[0], nonnegative=True))
         for block in blocks:
-            _add_to_block(block, f'{name}.{stage_name}', stream)
+            _add_to_block(block, f'{name}.{stage_name}', blocks[0])
         yield f'{name}.{stage_name}.0.stream'.removeprefix('.'), stream
 
 
-def _add_to_block(block: nn.Module, stage: str, stream: StreamQuantizer) -> None:
+def _add_to_block(block: nn.Module, stage: str, owner: nn.Module) -> None:
     if not isinstance(block, (BasicBlock, Bottleneck)):
         raise ValueError(f'model.quantization.stream: {stage} has blocks of the type '
                          f'{type(block).__name__}; only BasicBlock and Bottleneck of a ResNet can '
@@ -76,5 +77,5 @@ def _add_to_block(block: nn.Module, stage: str, stream: StreamQuantizer) -> None
     branch = block.norm3 if isinstance(block, Bottleneck) else block.norm2
     for module in (branch, block.downsample):
         if module is not None:
-            module.register_forward_hook(_ToStream(stream, nonnegative=False))
-    block.register_forward_hook(_ToStream(stream, nonnegative=True))
+            module.register_forward_hook(_ToStream(owner, nonnegative=False))
+    block.register_forward_hook(_ToStream(owner, nonnegative=True))

@@ -33,13 +33,17 @@ def blocks(*tensors: Tensor) -> Iterable[tuple[Tensor, ...]]:
         One view per tensor at a time. Large tensors that lie in memory alike come in flat parts of
         at most :data:`CPU_BLOCK` or :data:`BLOCK` elements, others as they are.
     """
-    numel = tensors[0].numel()
     # A compiler fuses the operations itself.
-    if numel <= CPU_BLOCK or is_compiling():
+    if is_one_block(tensors[0]) or is_compiling():
         return [tensors]
     size = CPU_BLOCK if tensors[0].device.type == 'cpu' else BLOCK
-    flat = flattened(tensors) if numel > size else None
+    flat = flattened(tensors) if tensors[0].numel() > size else None
     return [tensors] if flat is None else zip(*(tensor.split(size) for tensor in flat))
+
+
+def is_one_block(x: Tensor) -> bool:
+    """Whether ``x`` is small enough for one block on every device."""
+    return x.numel() <= CPU_BLOCK
 
 
 def flattened(tensors: tuple[Tensor, ...]) -> list[Tensor] | None:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,17 +89,14 @@ class DoReFaWeightKernel(FakeQuantizeKernel):
 
     # The maximum and its gradient belong to the whole tensor, so there are no parts here.
 
-    def terms(self, w: Tensor) -> None:
-        return None
+    def bind(self, w: Tensor) -> DoReFaWeightKernel:
+        return self
 
-    def forward(self, w: Tensor, bound: Any = None, dtype: torch.dtype | None = None) -> Tensor:
+    def fake_quantize(self, w: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """The fake-quantized weights in ``dtype``, by default that of ``w``."""
         return self.codes(compute_dtype(w)).mul_(self.scale()).to(dtype or w.dtype)
 
-    def backward(self,
-                 grad: Tensor,
-                 w: Tensor,
-                 fake_quantized: Tensor,
-                 bound: Any = None) -> tuple[Tensor]:
+    def gradients(self, grad: Tensor, w: Tensor, fake_quantized: Tensor) -> tuple[Tensor]:
         """dQ/dw = dt/dw: rounding passes the gradient on as it is."""
         grad, bounded = compute_dtype(grad), torch.tanh(compute_dtype(w))
         largest = _largest(bounded)

@@ -14,19 +14,16 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, kernel: FakeQuantizeKernel, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.kernel, ctx.bound = kernel, kernel.bind(x, *parameters)
+        ctx.bound = kernel.bind(x, *parameters)
         ctx.save_for_backward(x, *parameters)
-        return kernel.forward(x, *parameters, bound=ctx.bound)
+        return ctx.bound.fake_quantize(x)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        x, *parameters = ctx.saved_tensors
-        fake_quantized = ctx.kernel.forward(x, *parameters, bound=ctx.bound)
+        x, *_ = ctx.saved_tensors
         # A copy, as the kernel overwrites it.
-        gradients = ctx.kernel.backward(
-            grad.clone(), x, fake_quantized, *parameters, bound=ctx.bound)
-        return (None, *gradients)
+        return (None, *ctx.bound.gradients(grad.clone(), x, ctx.bound.fake_quantize(x)))
 
 
 def fake_quantize(x: Tensor, kernel: FakeQuantizeKernel, *parameters: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any, Callable, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .blocks import blocks
+from .blocks import blocks, is_one_block
 from .grid import IntegerGrid
 from .one_pass import flat_for_one_pass, one_pass
 
@@ -112,27 +112,18 @@ class FakeQuantizeKernel:
             self._write_codes(part, x_part, terms)
         return codes
 
-    def forward(self,
-                x: Tensor,
-                *parameters: Tensor,
-                bound: BoundKernel | None = None,
-                dtype: torch.dtype | None = None) -> Tensor:
+    def forward(self, x: Tensor, *parameters: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The fake-quantized tensor, of the shape of ``x``.
 
         Args:
             x: Any shape. Half precision is computed with in float32.
             *parameters: Learned tensors.
-            bound: What :meth:`bind` returns, where it was called already.
             dtype: Of the result; None for that of ``x``.
         """
-        return (bound or self.bind(x, *parameters)).fake_quantize(x, dtype)
+        return self.bind(x, *parameters).fake_quantize(x, dtype)
 
-    def backward(self,
-                 grad: Tensor,
-                 x: Tensor,
-                 fake_quantized: Tensor,
-                 *parameters: Tensor,
-                 bound: BoundKernel | None = None) -> tuple[Tensor, ...]:
+    def backward(self, grad: Tensor, x: Tensor, fake_quantized: Tensor, *parameters:
+                 Tensor) -> tuple[Tensor, ...]:
         """Gradients of ``x``, in its dtype, and of each parameter.
 
         Args:
@@ -141,17 +132,17 @@ class FakeQuantizeKernel:
             fake_quantized: Output of :meth:`forward`, of any dtype: in half precision it is not
                 exact, and computed again.
             *parameters: As for :meth:`forward`.
-            bound: As for :meth:`forward`.
         """
-        return (bound or self.bind(x, *parameters)).gradients(grad, x, fake_quantized)
+        return self.bind(x, *parameters).gradients(grad, x, fake_quantized)
 
     def _apply(self, function: Callable, terms: Any, *tensors: Tensor) -> list:
         """Results of ``function`` for all parts of the tensors, in the cheapest way there is."""
-        if self.axis is not None:
+        if self.axis is not None or is_one_block(tensors[0]) and not self.is_compiled:
             return [function(terms, *tensors)]
-        flat = flat_for_one_pass(self.is_compiled, *tensors)
-        if flat is not None:
-            return [one_pass(function, terms, *flat)]
+        if self.is_compiled:
+            flat = flat_for_one_pass(*tensors)
+            if flat is not None:
+                return [one_pass(function, terms, *flat)]
         return [function(terms, *parts) for parts in blocks(*tensors)]
 
     def _fake_quantize(self, terms: Any, out: Tensor, x: Tensor) -> None:
@@ -207,34 +198,30 @@ class ByOperations(NamedTuple):
         if grad.dtype != x.dtype:
             grad = grad.to(torch.promote_types(grad.dtype, x.dtype))
         known = [fake_quantized] if fake_quantized.dtype == _computing(x.dtype) else []
-        gradients = kernel._apply(kernel._differentiate, self.terms, grad, x, *known)
-        return (grad.to(x.dtype), *(_total(parts, factor) for parts in zip(*gradients)))
+        parts = kernel._apply(kernel._differentiate, self.terms, grad, x, *known)
+        sums = parts[0] if len(parts) == 1 else [
+            torch.stack(part).sum(dim=0) for part in zip(*parts)
+        ]
+        if factor != 1:
+            sums = [each * factor for each in sums]
+        return (grad.to(x.dtype), *sums)
 
 
 class FloatKernel(FakeQuantizeKernel):
     """No quantization: stands where a tensor is left as it is, but for its dtype."""
 
-    def bind(self, x: Tensor) -> None:
-        return None
+    def bind(self, x: Tensor) -> FloatKernel:
+        return self
 
-    def forward(self, x: Tensor, bound: None = None, dtype: torch.dtype | None = None) -> Tensor:
+    def fake_quantize(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         return x if dtype is None else x.to(dtype)
 
-    def backward(self,
-                 grad: Tensor,
-                 x: Tensor,
-                 fake_quantized: Tensor,
-                 bound: None = None) -> tuple[Tensor]:
+    def gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor) -> tuple[Tensor]:
         return (grad.to(x.dtype), )
 
 
 #: The one kernel that does nothing
 FLOAT = FloatKernel()
-
-
-def _total(parts: tuple[Tensor, ...], factor: float) -> Tensor:
-    total = parts[0] if len(parts) == 1 else torch.stack(parts).sum(dim=0)
-    return total if factor == 1 else total * factor
 
 
 def per_channel(values: Tensor, like: Tensor, axis: int | None) -> Tensor:

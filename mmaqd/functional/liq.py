@@ -27,8 +27,16 @@ def floor_interval(interval: Tensor) -> Tensor:
 
 
 def _step(floored: Tensor, qmax: int) -> Tensor:
-    """v/n. On a GPU torch would multiply by the reciprocal of a number, which rounds twice."""
+    """v/n."""
+    if _takes_numbers(floored):
+        return floored / qmax
+    # Elsewhere torch may multiply by the reciprocal of a number, which rounds twice.
     return floored / torch.full_like(floored, qmax)
+
+
+def _takes_numbers(values: Tensor) -> bool:
+    """Whether numbers are as exact as tensors: operations on a CPU, where they are also faster."""
+    return values.device.type == 'cpu' and not is_compiling()
 
 
 def lsq_gradient_factor(numel: int, qmax: int) -> float:
@@ -49,20 +57,20 @@ def weights_sharing(w: Tensor, axis: int | None) -> int:
     return w.numel() if axis is None else w.numel() // max(w.shape[axis], 1)
 
 
-def _clamp(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    # On a CPU clamp() is several times faster with numbers; a GPU would have to wait for them.
-    if low.dim() or low.device.type != 'cpu' or is_compiling():
-        return torch.clamp(x, low, high)
-    return torch.clamp(x, low.item(), high.item())
+def _clamp(x: Tensor, low: Tensor | int, high: Tensor) -> Tensor:
+    if high.dim() or not _takes_numbers(high):  # a GPU would have to wait for the numbers
+        return torch.clamp(x, low * high if isinstance(low, int) else low, high)
+    highest = high.item()
+    return torch.clamp(x, low * highest if isinstance(low, int) else low.item(), highest)
 
 
 def clipped_gradients(grad: Tensor,
                       x: Tensor,
                       fake_quantized: Tensor,
-                      low: Tensor,
+                      low: Tensor | int,
                       high: Tensor,
                       axis: int | None = None) -> Tensor:
-    """Gradients of a quantizer that clips to [low, high].
+    """Gradients of a quantizer that clips to [low, high]; a number ``low`` is so often ``high``.
 
     ``grad`` is overwritten by the gradient of ``x``: itself inside, 0 outside. On a CPU most of the
     time of such operations goes into memory, so there are only two new tensors here.
@@ -113,8 +121,9 @@ class IntervalKernel(FakeQuantizeKernel):
         return IntervalTerms(floored, _step(floored, self.qmax))
 
     def _write_codes(self, out: Tensor, x: Tensor, terms: IntervalTerms) -> None:
+        grid = self.grid
         torch.div(x, terms.interval, out=out)
-        round_half_even(out.clamp_(-1 if self.takes_negative else 0, 1).mul_(self.qmax), out=out)
+        round_half_even(out.clamp_(-1 if grid.signed else 0, 1).mul_(grid.qmax), out=out)
 
     def _dequantize(self, codes: Tensor, terms: IntervalTerms) -> None:
         codes.mul_(terms.scale)
@@ -157,8 +166,7 @@ class LIQActivationKernel(IntervalKernel):
     def _gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor,
                    terms: IntervalTerms) -> tuple[Tensor]:
         interval = terms.interval
-        low = -interval if self.signed else torch.zeros_like(interval)
-        total = clipped_gradients(grad, x, fake_quantized, low, interval)
+        total = clipped_gradients(grad, x, fake_quantized, -1 if self.signed else 0, interval)
         return (total / interval, )
 
 
@@ -224,12 +232,13 @@ class LIQWeightKernel(FakeQuantizeKernel):
         return _shifted(w, *self._statistics(w)) if self.normalize else w
 
     def _write_codes(self, out: Tensor, w: Tensor, terms: _WeightTerms) -> None:
+        qmax = self.qmax
         normalized = _shifted(w, terms.mean, terms.std, out)
         torch.div(normalized, terms.spread, out=out).clamp_(-1, 1)
         if self.bit_width == 8:
-            round_half_even(out.mul_(self.qmax), out=out)
+            round_half_even(out.mul_(qmax), out=out)
         else:
-            round_half_even(out.add_(1).mul_(self.qmax / 2), out=out).mul_(2).sub_(self.qmax)
+            round_half_even(out.add_(1).mul_(qmax / 2), out=out).mul_(2).sub_(qmax)
 
     def _dequantize(self, codes: Tensor, terms: _WeightTerms) -> None:
         codes.mul_(terms.scale)
@@ -237,8 +246,7 @@ class LIQWeightKernel(FakeQuantizeKernel):
     def _gradients(self, grad: Tensor, w: Tensor, fake_quantized: Tensor,
                    terms: _WeightTerms) -> tuple[Tensor]:
         normalized = _shifted(w, terms.mean, terms.std)
-        total = clipped_gradients(grad, normalized, fake_quantized, -terms.spread, terms.spread,
-                                  self.axis)
+        total = clipped_gradients(grad, normalized, fake_quantized, -1, terms.spread, self.axis)
         if terms.std is not None:
             grad.div_(terms.std)
         return (total / terms.interval, )

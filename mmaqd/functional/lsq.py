@@ -38,15 +38,17 @@ class _StepSizeKernel(FakeQuantizeKernel):
         return _StepTerms(floored, per_channel(floored, x, self.axis))
 
     def _write_codes(self, out: Tensor, x: Tensor, terms: _StepTerms) -> None:
+        grid = self.grid
         torch.div(x, terms.scale, out=out)
-        round_half_even(out.clamp_(self.qmin, self.qmax), out=out)
+        round_half_even(out.clamp_(grid.qmin, grid.qmax), out=out)
 
     def _dequantize(self, codes: Tensor, terms: _StepTerms) -> None:
         codes.mul_(terms.scale)
 
     def _gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor,
                    terms: _StepTerms) -> tuple[Tensor]:
-        low, high = terms.scale * self.qmin, terms.scale * self.qmax
+        qmin = self.qmin
+        low, high = terms.scale * qmin if qmin else 0, terms.scale * self.qmax
         total = clipped_gradients(grad, x, fake_quantized, low, high, self.axis)
         return (total / terms.step_size, )
 

@@ -52,15 +52,8 @@ def _with_kernels(model: nn.Module) -> list[nn.Module]:
     ]
 
 
-def flat_for_one_pass(is_compiled: bool, *tensors: Tensor) -> list[Tensor] | None:
-    """The tensors as vectors for :func:`one_pass`; None where it does not apply.
-
-    Args:
-        is_compiled: That of the kernel.
-        *tensors: Of one shape.
-    """
-    if not is_compiled:
-        return None
+def flat_for_one_pass(*tensors: Tensor) -> list[Tensor] | None:
+    """Tensors of one shape as vectors for :func:`one_pass`; None where it does not apply."""
     x = tensors[0]
     # The compiler would make a version of its own for vectors of one element, and for none.
     if is_compiling() or x.numel() < 2 or x.device.type not in _DEVICES:

@@ -37,51 +37,23 @@ class ConvPlan:
     ) -> Tensor:
         """:func:`quant_conv2d` with this geometry and these kernels."""
         dtype = _conv_dtype(x, weight)
-        if torch.is_grad_enabled() and not torch.jit.is_tracing():
-            return _QuantConv2d.apply(self, dtype, len(input_parameters), x, weight, bias,
-                                      *input_parameters, *weight_parameters)
         if torch.jit.is_tracing():
             # A trace (of the flops counter, say) sees the operators only outside an autograd
             # function, and what is computed in place has no gradient there.
             x, weight = x.detach(), weight.detach()
             input_parameters = tuple(each.detach() for each in input_parameters)
             weight_parameters = tuple(each.detach() for each in weight_parameters)
-        return self.convolve(
-            Operand(self.input_kernel, x, input_parameters),
-            Operand(self.weight_kernel, weight, weight_parameters), bias, dtype)
+        elif torch.is_grad_enabled():
+            return _QuantConv2d.apply(self, dtype, len(input_parameters), x, weight, bias,
+                                      *input_parameters, *weight_parameters)
+        return self.convolve(x, self.input_kernel.bind(x, *input_parameters), weight,
+                             self.weight_kernel.bind(weight, *weight_parameters), bias, dtype)
 
-    def convolve(self, inputs: Operand, weight: Operand, bias: Tensor | None,
-                 dtype: torch.dtype) -> Tensor:
+    def convolve(self, x: Tensor, inputs: BoundKernel, weight: Tensor, weights: BoundKernel,
+                 bias: Tensor | None, dtype: torch.dtype) -> Tensor:
         return self.geometry.forward(
-            inputs.fake_quantized(dtype), weight.fake_quantized(dtype),
+            inputs.fake_quantize(x, dtype), weights.fake_quantize(weight, dtype),
             None if bias is None else bias.to(dtype))
-
-
-class Operand:
-    """One side of a quantized conv: a tensor, its kernel and the learned tensors of that."""
-
-    __slots__ = ('kernel', 'x', 'parameters', 'bound')
-
-    def __init__(self,
-                 kernel: FakeQuantizeKernel,
-                 x: Tensor,
-                 parameters: Tensors,
-                 bound: BoundKernel | None = None) -> None:
-        self.kernel, self.x, self.parameters = kernel, x, parameters
-        self.bound = bound or kernel.bind(x, *parameters)
-
-    def fake_quantized(self, dtype: torch.dtype) -> Tensor:
-        return self.kernel.forward(self.x, *self.parameters, bound=self.bound, dtype=dtype)
-
-    def gradients(self, grad: Tensor | None, fake_quantized: Tensor) -> OptionalTensors:
-        """Gradients of ``x`` and the parameters, None for each from None.
-
-        ``grad``, that of ``fake_quantized``, is overwritten.
-        """
-        if grad is None:
-            return (None, ) * (1 + len(self.parameters))
-        return self.kernel.backward(
-            grad, self.x, fake_quantized, *self.parameters, bound=self.bound)
 
 
 class _QuantConv2d(torch.autograd.Function):
@@ -89,34 +61,34 @@ class _QuantConv2d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: ConvPlan, dtype: torch.dtype, split: int, x: Tensor, weight: Tensor,
                 bias: Tensor | None, *parameters: Tensor) -> Tensor:
-        inputs = Operand(plan.input_kernel, x, parameters[:split])
-        weights = Operand(plan.weight_kernel, weight, parameters[split:])
-        ctx.static = plan, dtype, split
-        ctx.bound = inputs.bound, weights.bound
+        inputs = plan.input_kernel.bind(x, *parameters[:split])
+        weights = plan.weight_kernel.bind(weight, *parameters[split:])
+        ctx.known = plan.geometry, dtype, split, inputs, weights
         ctx.save_for_backward(x, weight, bias, *parameters)
-        return plan.convolve(inputs, weights, bias, dtype)
+        return plan.convolve(x, inputs, weight, weights, bias, dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> OptionalTensors:
-        plan, dtype, split = ctx.static
-        x, weight, bias, *parameters = ctx.saved_tensors
-        inputs = Operand(plan.input_kernel, x, parameters[:split], ctx.bound[0])
-        weights = Operand(plan.weight_kernel, weight, parameters[split:], ctx.bound[1])
-        x_q, weight_q = inputs.fake_quantized(dtype), weights.fake_quantized(dtype)
+        geometry, dtype, split, inputs, weights = ctx.known
+        x, weight, bias, *_ = ctx.saved_tensors
+        x_q, weight_q = inputs.fake_quantize(x, dtype), weights.fake_quantize(weight, dtype)
         needs_x, needs_w, needs_bias, *needed = ctx.needs_input_grad[3:]
-        grad_x, grad_w, grad_b = plan.geometry.backward(
+        grad_x, grad_w, grad_b = geometry.backward(
             grad, x_q, weight_q, bias is not None,
             (needs_x or any(needed[:split]), needs_w or any(needed[split:]), needs_bias))
-        return (None, None, None, *_with_bias(
-            inputs.gradients(grad_x, x_q), weights.gradients(grad_w, weight_q),
-            None if grad_b is None else grad_b.to(bias.dtype)))
+        grad_x, *of_inputs = _gradients(inputs, grad_x, x, x_q, split)
+        grad_w, *of_weights = _gradients(weights, grad_w, weight, weight_q, len(needed) - split)
+        grad_b = None if grad_b is None else grad_b.to(bias.dtype)
+        return (None, None, None, grad_x, grad_w, grad_b, *of_inputs, *of_weights)
 
 
-def _with_bias(inputs: OptionalTensors, weights: OptionalTensors,
-               bias: Tensor | None) -> OptionalTensors:
-    """The gradients in the order of the tensors: both operands, the bias, the parameters."""
-    return (inputs[0], weights[0], bias, *inputs[1:], *weights[1:])
+def _gradients(bound: BoundKernel, grad: Tensor | None, x: Tensor, fake_quantized: Tensor,
+               num_parameters: int) -> OptionalTensors:
+    """Gradients of ``x`` and the parameters, None for each from None; ``grad`` is overwritten."""
+    if grad is None:
+        return (None, ) * (1 + num_parameters)
+    return bound.gradients(grad, x, fake_quantized)
 
 
 def quant_conv2d(
@@ -158,8 +130,9 @@ def _conv_dtype(x: Tensor, weight: Tensor) -> torch.dtype:
     if device == 'meta':  # has no autocast, and torch raises when asked
         return weight.dtype
     if hasattr(torch, 'get_autocast_dtype'):
-        enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    elif device == 'cpu':  # torch < 2.4
+        return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(
+            device) else weight.dtype
+    if device == 'cpu':  # torch < 2.4
         enabled, dtype = torch.is_autocast_cpu_enabled(), torch.get_autocast_cpu_dtype()
     else:
         enabled, dtype = torch.is_autocast_enabled(), torch.get_autocast_gpu_dtype()

@@ -58,15 +58,6 @@ class MultiLevelQuantizer(MultiLevelModule):
         return self.kernel.bit_width
 
     @property
-    def calibrating(self) -> bool:
-        """Whether a level observes its inputs."""
-        return any(quantizer.calibrating for quantizer in self)
-
-    def begin_training_step(self) -> None:
-        """Keep the interval of the current level positive."""
-        self.current.begin_training_step()
-
-    @property
     def kernel_parameters(self) -> tuple[Tensor, ...]:
         """What :attr:`kernel` takes besides the tensor, at the current level."""
         return self.current.kernel_parameters
@@ -80,10 +71,6 @@ class MultiLevelQuantizer(MultiLevelModule):
     def scale(self) -> Tensor:
         """Real value of one integer step at the current level, ()."""
         return self.current.scale
-
-    def watch(self, x: Tensor) -> None:
-        """Look whether an input of the current level is clipped at zero."""
-        self.current.watch(x)
 
     def quantize(self, x: Tensor) -> Tensor:
         """Integer codes of ``x`` at the current level."""

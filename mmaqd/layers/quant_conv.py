@@ -85,10 +85,9 @@ class QuantConv2d(FusedLayer, nn.Conv2d, _ConvNd):
     def _operate(self, x: Tensor, weight: Tensor) -> Tensor:
         return self._conv_forward(x, weight, self.bias)
 
-    def _fuses(self, *quantizers: object) -> bool:
-        if self.padding_mode != 'zeros' or isinstance(self.padding, str):
-            return False
-        return self._are_ready(*quantizers)
+    @property
+    def _can_fuse(self) -> bool:
+        return self.padding_mode == 'zeros' and not isinstance(self.padding, str)
 
 
 @MODELS.register_module()

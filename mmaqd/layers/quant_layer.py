@@ -28,19 +28,16 @@ class _Float:
     """What a layer asks a quantizer for, where it has none."""
 
     kernel = FLOAT
-    kernel_parameters = ()
-    calibrating = False
-
-    def begin_training_step(self) -> None:
-        pass
 
     def watch(self, x: Tensor) -> None:
         pass
 
+    def parameters_for(self, x: Tensor) -> tuple[()]:
+        return ()
+
 
 _FLOAT = _Float()
-# Another module in place of a quantizer is called, with the input or the weights.
-_WITH_KERNEL = (Quantizer, MultiLevelQuantizer, _Float)
+_KNOWN = (Quantizer, _Float)  # another module in place of a quantizer is called
 
 
 def _same(kept: Sequence[Tensor], sources: Sequence[Tensor]) -> bool:
@@ -152,31 +149,28 @@ class QuantLayer(nn.Module):
             return self._shared_weight
         if self.weight_quantizer is None:
             return self.weight
-        kept = self._kept_weight() if self._are_ready(self.weight_quantizer) else None
+        kept = self._kept_weight()
         return self._fake_quantized_weight() if kept is None else kept
 
     def _kept_weight(self) -> Tensor | None:
         """What evaluation keeps: the quantized weights; None where nothing is kept."""
         if self.training or torch.is_grad_enabled() or is_compiling():
             return None
-        if self.weight_quantizer is None or self.weight.device.type != 'cpu':
+        quantizer = self.weight_quantizer
+        if not isinstance(quantizer, Quantizer) or self.weight.device.type != 'cpu':
             return None
-        sources = (self.weight, *self.weight_quantizer.parameters())
+        sources = (self.weight, *quantizer.parameters())
         kernel, kept, _ = self._kept
         # The contents are compared: a write through `.data`, as EMA does, leaves no other trace.
-        if kernel != self.weight_quantizer.kernel or not _same(kept, sources):
+        if kernel != quantizer.kernel or not _same(kept, sources):
             copies = tuple(source.clone() for source in sources)
-            self._kept = self.weight_quantizer.kernel, copies, self._fake_quantized_weight()
+            self._kept = quantizer.kernel, copies, self._fake_quantized_weight()
         return self._kept[2]
 
     @property
     def _shares_weight(self) -> bool:
-        quantizer = self.weight_quantizer
-        return quantizer is not None and not is_exporting() and self._are_ready(quantizer)
-
-    def _are_ready(self, *quantizers: Any) -> bool:
-        """Whether each is one of ours, which has a kernel, and does not observe."""
-        return all([isinstance(each, _WITH_KERNEL) and not each.calibrating for each in quantizers])
+        # What stands in for a quantizer is called for every level, as it may look at each call.
+        return isinstance(self.weight_quantizer, Quantizer) and not is_exporting()
 
     def _set_quantizers(self, weight: QuantizerCfg, inputs: QuantizerCfg) -> None:
         self.weight_quantizer: nn.Module | None = build_quantizer(
@@ -188,12 +182,21 @@ class QuantLayer(nn.Module):
 
 
 class FusedLayer(QuantLayer):
-    """A quantized layer that saves no copies for the backward pass, see :class:`ConvPlan`."""
+    """A quantized layer that saves no copies for the backward pass, see :class:`ConvPlan`.
+
+    Where it can't be fused, or another module stands in for a quantizer (as in a calibration), the
+    quantizers run and then the layer, as those of :class:`QuantLayer` do.
+    """
+
+    #: Whether its quantizers' kernels can run in its own forward and backward pass
+    _can_fuse = True
 
     def forward(self, x: Tensor) -> Tensor:
-        weights, inputs = self.weight_quantizer or _FLOAT, self.input_quantizer or _FLOAT
-        if not self._fuses(weights, inputs):
-            return self._forward_composed(x)
+        inputs, weights = self.input_quantizer or _FLOAT, self.weight_quantizer or _FLOAT
+        if isinstance(inputs, MultiLevelQuantizer):
+            inputs = inputs.current
+        if not (isinstance(inputs, _KNOWN) and isinstance(weights, _KNOWN) and self._can_fuse):
+            return super().forward(x)
         if is_exporting():
             return self._forward_exported(x)
         weight = self._shared_weight if self._shared_weight is not None else self._kept_weight()
@@ -201,11 +204,9 @@ class FusedLayer(QuantLayer):
             weight = self.weight
         else:
             weights = _FLOAT
-        weights.begin_training_step()
-        inputs.begin_training_step()
         inputs.watch(x)
         plan = self._plan(inputs.kernel, weights.kernel)
-        return plan(x, weight, self.bias, inputs.kernel_parameters, weights.kernel_parameters)
+        return plan(x, weight, self.bias, inputs.parameters_for(x), weights.parameters_for(weight))
 
     def _geometry_arguments(self) -> tuple:
         """What the geometry is made of; compared in every call."""
@@ -214,29 +215,11 @@ class FusedLayer(QuantLayer):
     def _geometry(self) -> Geometry:
         raise NotImplementedError
 
-    def _forward_composed(self, x: Tensor) -> Tensor:
-        """Quantizers, then the layer: while calibrating, and where a layer can't be fused or a
-        module without a kernel stands in for a quantizer."""
-        if self.input_quantizer is not None:
-            x = self.input_quantizer(x)
-        weight = self.weight if self.weight_quantizer is None else self._fake_quantized_weight()
-        return self._operate(x, weight)
-
     def _forward_exported(self, x: Tensor) -> Tensor:
-        return self._forward_composed(x)
+        return super().forward(x)
 
     def _operate(self, x: Tensor, weight: Tensor) -> Tensor:
         return self._geometry().forward(x, weight, self.bias)
-
-    @property
-    def _shares_weight(self) -> bool:
-        quantizer = self.weight_quantizer
-        return (quantizer is not None and not is_exporting()
-                and self._fuses(quantizer, self.input_quantizer or _FLOAT))
-
-    def _fuses(self, *quantizers: Any) -> bool:
-        """Whether the layer quantizes itself, by the kernels of its quantizers."""
-        return self._are_ready(*quantizers)
 
     def _plan(self, input_kernel: FakeQuantizeKernel,
               weight_kernel: FakeQuantizeKernel) -> ConvPlan:

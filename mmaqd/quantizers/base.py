@@ -41,7 +41,6 @@ class Quantizer(nn.Module):
     Attributes:
         interval: Largest magnitude that can be represented, () or (num_channels,).
         is_fresh: Whether its values come from no checkpoint and nobody looked at its data yet.
-        collecting: Whether :func:`calibrating` collects what is wrong with its data.
         initialized: Buffer, bool: whether the parameters have their first (or learned) values.
         bits: Buffer, the bit width, by which a checkpoint of other bits is recognized.
         learned: Names of the learned parameters.
@@ -80,7 +79,6 @@ class Quantizer(nn.Module):
         self.register_buffer('initialized', torch.tensor(start == 'constant'))
         self.constants: tuple[str, ...] = ()
         self._add_constant('bits', kernel.bit_width)
-        self.calibrating = self.collecting = False
         self.is_fresh = True
         self._samples = Samples()
         self._known_initialized = False
@@ -117,11 +115,8 @@ class Quantizer(nn.Module):
         Raises:
             UninitializedIntervalError: They have no values yet.
         """
-        # The buffer is read once, not in every forward: on a GPU each look would wait for it.
-        if not self._known_initialized:
-            if not bool(self.initialized):
-                raise UninitializedIntervalError(self._uninitialized)
-            self._known_initialized = True
+        if not self._known_initialized and not bool(self.initialized):
+            raise UninitializedIntervalError(self._uninitialized)
         return self.learned_parameters
 
     def __getattr__(self, name: str) -> Any:
@@ -139,22 +134,31 @@ class Quantizer(nn.Module):
                 'load the checkpoint of a trained low-bit model (a float checkpoint has no '
                 f'intervals).{counting if torch.jit.is_tracing() else ""}')
 
-    def begin_training_step(self) -> None:
-        """Keep the first parameter positive: the optimizer may have stepped below zero.
+    def parameters_for(self, x: Tensor) -> tuple[Tensor, ...]:
+        """:attr:`kernel_parameters`, for a tensor that is quantized next.
 
-        Called by what is about to use the parameters; in evaluation it does nothing.
+        In training the first one is kept positive: the optimizer may have stepped below zero.
+
+        Raises:
+            UninitializedIntervalError: They have no values yet.
         """
-        if self.training and self.learned:
+        parameters = self.learned_parameters
+        # The buffer is read once, not in every forward: on a GPU each look would wait for it.
+        if not self._known_initialized:
+            parameters = self.kernel_parameters
+            self._known_initialized = True
+        if self.training and parameters:
             # `.data`, because a shared conv has saved this parameter for the backward pass when it
             # comes here for the next level.
-            getattr(self, self.learned[0]).data.clamp_(min=MIN_INTERVAL)
+            parameters[0].data.clamp_(min=MIN_INTERVAL)
+        return parameters
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.calibrating:
-            self.observe(x)
-            return x
-        self.begin_training_step()
-        return fake_quantize(x, self.kernel, *self.kernel_parameters)
+        return self.fake_quantize(x)
+
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """The grid points of ``x``, of its shape and dtype."""
+        return fake_quantize(x, self.kernel, *self.parameters_for(x))
 
     @torch.no_grad()
     def quantize(self, x: Tensor) -> Tensor:
@@ -166,28 +170,37 @@ class Quantizer(nn.Module):
         """Take samples of ``x``, to be initialized from; an empty ``x`` gives none.
 
         Raises:
-            ValueError: It holds NaN, infinity or, outside of :func:`calibrating`, negative values
-                although the codes are unsigned.
+            ValueError: It holds NaN, infinity or negative values although the codes are unsigned.
         """
         if x.numel():
-            x = compute_dtype(x)
             self.inspect(x)
-            self._samples.add(self._sample(self._rows(x)))
+            self.take_samples(x)
 
     def inspect(self, x: Tensor) -> None:
-        """Refuse a tensor that nothing can be initialized from.
+        """Refuse a tensor, not an empty one, that nothing can be initialized from.
+
+        Raises:
+            ValueError: It holds NaN, infinity or negative values although the codes are unsigned.
+        """
+        self.look(x)
+
+    def take_samples(self, x: Tensor) -> None:
+        """Take samples of ``x``, which is not empty, whatever it holds."""
+        self._samples.add(self._sample(self._rows(compute_dtype(x))))
+
+    def look(self, x: Tensor) -> float:
+        """The smallest value of ``x``, which is not empty.
 
         Raises:
             ValueError: It holds NaN or infinity.
         """
-        self._inspect_range(*torch.stack(torch.aminmax(x)).tolist())
-
-    def _inspect_range(self, lowest: float, highest: float) -> None:
+        lowest, highest = torch.stack(torch.aminmax(compute_dtype(x.detach()))).tolist()
         if not math.isfinite(lowest) or not math.isfinite(highest):
             raise ValueError(
                 f'{self.name}: {self._source} NaN or infinity while calibrating. It is the first '
                 'place where one was seen: look at the checkpoint and the images that were loaded, '
                 'and at the layer in front of it.')
+        return lowest
 
     @torch.no_grad()
     def initialize(self) -> None:

@@ -1,7 +1,7 @@
 """Initialize the learned parameters of a model's quantizers from data."""
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Callable, Iterable, Iterator
 
 import torch
@@ -14,6 +14,7 @@ from .batch_statistics import batch_statistics
 from .errors import CalibrationError
 from .findings import describe, owners_of, unreached_of
 from .lost_scale import describe_lost_scales, norms_behind
+from .observers import stand_ins
 from .zero_weights import check_zero_weights
 
 
@@ -92,9 +93,10 @@ def _watch(model: nn.Module, batches: Iterable[Any], run: Callable | None, need_
 def calibrating(model: nn.Module) -> Iterator[list[Quantizer]]:
     """Let the quantizers of ``model`` that have no interval yet observe what passes through.
 
-    Inside the block these quantizers pass their input on unchanged. At its end they are
-    initialized from what they saw. Quantizers that are initialized already quantize as ever; those
-    whose values come from no checkpoint look at their data, too.
+    Inside the block other modules stand in for them, see :mod:`mmaqd.quantizers.observers`, which
+    pass their input on unchanged. At its end they are initialized from what they saw. Quantizers
+    that are initialized already quantize as ever; those whose values come from no checkpoint look
+    at their data, too.
 
     Yields:
         The quantizers that observe; empty when all are initialized.
@@ -143,20 +145,16 @@ class _Watch:
 
     def __enter__(self) -> _Watch:
         for quantizer in self.watched:
-            quantizer.collecting = True
-            quantizer.calibrating = not bool(quantizer.initialized)
             quantizer.forget()  # what a calibration that failed has seen
-        self._handles = [
-            layer.register_forward_pre_hook(lambda layer, _: self.called.add(layer))
-            for layer in owners_of(self.model, self.watched)
-        ]
+        self._block = ExitStack()
+        for layer in owners_of(self.model, self.watched):
+            handle = layer.register_forward_pre_hook(lambda layer, _: self.called.add(layer))
+            self._block.callback(handle.remove)
+        self._block.enter_context(stand_ins(self.model, self.watched))
         return self
 
     def __exit__(self, error_type: type | None, *_: Any) -> None:
-        for handle in self._handles:
-            handle.remove()
-        for quantizer in self.watched:
-            quantizer.calibrating = quantizer.collecting = False
+        self._block.close()
         if error_type is None and self.judges:
             self._finish()
 

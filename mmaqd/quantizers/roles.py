@@ -8,12 +8,11 @@ from typing import Any, Mapping
 from torch import Tensor
 
 from mmaqd.functional import FakeQuantizeKernel
-from mmaqd.functional.kernels import compute_dtype
 
 from .base import Quantizer
 from .errors import CheckpointMismatchError
 from .stored import StoresCodes
-from .watch import InputWatch
+from .watch import InputWatch, can_look
 
 
 class WeightQuantizer(StoresCodes, Quantizer):
@@ -31,9 +30,9 @@ class WeightQuantizer(StoresCodes, Quantizer):
         """Change of its config with which it quantizes the weights at their own scale."""
         return dict(type='mmaqd.LSQWeightQuantizer', bit_width=self.bit_width)
 
-    def observe(self, x: Tensor) -> None:
+    def take_samples(self, x: Tensor) -> None:
         self._samples.clear()  # weights are the same in every call
-        super().observe(x)
+        super().take_samples(x)
 
     @property
     def _source(self) -> str:
@@ -103,33 +102,32 @@ class ActivationQuantizer(Quantizer):
         """Look whether an input that will be quantized is clipped at zero, and warn once if so.
 
         It looks at the first input after the quantizer was built or loaded and, in training, at
-        every 101st, so that it costs next to nothing; always while :func:`calibrating`.
+        every 101st, so that it costs next to nothing.
         """
-        if self._watch.is_due(self.training, self.collecting) and self._watch.can_look(x):
-            if self.collecting:
-                self.inspect(compute_dtype(x.detach()))
-            elif not self.kernel.takes_negative:
-                self._watch.warn_of_negative(self.name, x)
+        if self._watch.is_due(self.training) and not self.kernel.takes_negative and can_look(x):
+            self._watch.warn_of_negative(self.name, x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.watch(x)
+        return super().forward(x)
+
+    def inspect(self, x: Tensor) -> None:
+        if self.look(x) < 0 and not self.kernel.takes_negative:
+            raise ValueError(self.complaint)
+
+    def look(self, x: Tensor) -> float:
+        lowest = super().look(x)
+        if not self.kernel.takes_negative:
+            self.lowest = min(self.lowest, lowest)
+        return lowest
 
     def forget(self) -> None:
         super().forget()
         self.lowest = 0.0
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.calibrating:
-            self.watch(x)
-        return super().forward(x)
-
     @property
     def _source(self) -> str:
         return 'its input holds'
-
-    def _inspect_range(self, lowest: float, highest: float) -> None:
-        super()._inspect_range(lowest, highest)
-        if lowest < 0 and not self.kernel.takes_negative:
-            self.lowest = min(self.lowest, lowest)
-            if not self.collecting:
-                raise ValueError(self.complaint)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

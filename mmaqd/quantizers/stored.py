@@ -67,8 +67,8 @@ class StoresCodes:
         weight.copy_(points)
         self._take_stored_scale(scale)
 
-    def begin_training_step(self) -> None:
-        """Refuse training of stored codes; otherwise as :class:`Quantizer`."""
+    def parameters_for(self, x: Tensor) -> tuple[Tensor, ...]:
+        """As for :class:`Quantizer`, but training of stored codes is refused."""
         if self.training and self.stored_scale is not None:
             raise PackedWeightsError(
                 f'{self.name}: the weights come from a packed file, which holds their '
@@ -76,7 +76,7 @@ class StoresCodes:
                 'from: changes smaller than a step would be lost. Train from the checkpoint that '
                 'was packed, or add dict(type=\'mmaqd.TrainPackedHook\') to custom_hooks to '
                 'start from the grid points.')
-        super().begin_training_step()
+        return super().parameters_for(x)
 
     def check_state(self, name: str, state: Mapping[str, Tensor]) -> None:
         """As :meth:`Quantizer.check_state`; the scale of stored codes must be one."""

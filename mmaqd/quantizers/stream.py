@@ -29,10 +29,9 @@ class StreamQuantizer(StepSizeQuantizer):
         ValueError: ``bit_width`` is out of its range.
 
     Example:
-        >>> from mmaqd.quantizers import calibrating
         >>> stream = StreamQuantizer(8)
-        >>> with calibrating(stream):
-        ...     _ = stream(torch.tensor([-64.0, 63.5]))
+        >>> stream.observe(torch.tensor([-64.0, 63.5]))
+        >>> stream.initialize()
         >>> stream(torch.tensor([-70.0, 0.3, 70.0]))
         tensor([-64.0000,   0.5000,  63.5000], grad_fn=<_FakeQuantizeBackward>)
         >>> stream(torch.tensor([0.3, 70.0, 200.0]), nonnegative=True)
@@ -49,29 +48,22 @@ class StreamQuantizer(StepSizeQuantizer):
     def forward(self, x: Tensor, nonnegative: bool = False) -> Tensor:
         """Fake-quantize ``x``, of any shape, in the unsigned codes if it is never negative."""
         kernel = self._unsigned if nonnegative else self.kernel
-        if self.calibrating:
-            self._observe_as(kernel, x)
-            return x
         if is_exporting():
             return self._forward_exported(x, kernel)
-        self.begin_training_step()
-        return fake_quantize(x, kernel, *self.kernel_parameters)
+        return fake_quantize(x, kernel, *self.parameters_for(x))
 
     def _forward_exported(self, x: Tensor, kernel: LSQActivationKernel) -> Tensor:
         from mmaqd.functional.operators import kernel_to_text  # torch 2.1 has no custom_op
         return torch.ops.mmaqd.fake_quantize(x, list(self.learned_parameters),
                                              kernel_to_text(kernel))
 
-    @torch.no_grad()
-    def _observe_as(self, kernel: LSQActivationKernel, x: Tensor) -> None:
-        if x.numel():
-            x = compute_dtype(x)
-            self.inspect(x)
-            low, high = torch.aminmax(x)
-            needed = high / kernel.qmax
-            if kernel.signed:
-                needed = torch.maximum(needed, low / kernel.qmin)
-            self._samples.add(needed.reshape(1, 1))
+    def take_samples(self, x: Tensor, nonnegative: bool = False) -> None:
+        kernel = self._unsigned if nonnegative else self.kernel
+        low, high = torch.aminmax(compute_dtype(x))
+        needed = high / kernel.qmax
+        if kernel.signed:
+            needed = torch.maximum(needed, low / kernel.qmin)
+        self._samples.add(needed.reshape(1, 1))
 
     def _initialize_from(self, samples: Tensor) -> None:
         largest = samples.max()

@@ -19,20 +19,13 @@ class InputWatch:
         self._calls = 0
         self._has_warned = False
 
-    def is_due(self, training: bool, always: bool) -> bool:
+    def is_due(self, training: bool) -> bool:
         """Whether to look at this call: the first one and, in training, every 101st."""
         if is_compiling():
             return False
         calls = self._calls
         self._calls = calls + 1
-        return always or not calls or (training and not calls % _EVERY)
-
-    def can_look(self, x: Tensor) -> bool:
-        """Whether ``x`` has values that may be read now."""
-        if torch.jit.is_tracing() or x.is_cuda and torch.cuda.is_current_stream_capturing():
-            return False
-        # Other types stand for tensors without values, as those of torch.export do.
-        return type(x) in (Tensor, nn.Parameter) and x.device.type != 'meta' and x.numel() > 0
+        return not calls or (training and not calls % _EVERY)
 
     def warn_of_negative(self, name: str, x: Tensor) -> None:
         """Log a warning if ``x`` is negative anywhere and none was logged before."""
@@ -47,3 +40,11 @@ class InputWatch:
                 'takes negative inputs. (This is said once; it is looked at now and then.)',
                 'current',
                 level=_WARNING)
+
+
+def can_look(x: Tensor) -> bool:
+    """Whether ``x`` has values that may be read now."""
+    if torch.jit.is_tracing() or x.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    # Other types stand for tensors without values, as those of torch.export do.
+    return type(x) in (Tensor, nn.Parameter) and x.device.type != 'meta' and x.numel() > 0

@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize  # noqa: F401
 from mmaqd.conversion import prepare, quantization_table
 from mmaqd.conversion.prepare import refusals
 from mmaqd.layers import QuantConv2d
+from mmaqd.quantizers.calibration import observing
 from tests.helpers.detector import build, model_cfg, quantization_cfg
 
 WEIGHT = dict(type='mmaqd.LIQWeightQuantizer', bit_width=4)
@@ -63,10 +64,10 @@ def test_geometry_and_mode_are_kept():
     assert (model.conv.stride, model.conv.padding, model.conv.groups) == ((2, 2), (1, 1), 2)
     assert not model.conv.training
     x = torch.rand(1, 4, 8, 8)
-    for quantizer in (model.conv.weight_quantizer, model.conv.input_quantizer):
-        quantizer.calibrating = True  # passes on what it gets, so the conv is that of torch
+    with observing(model):  # the quantizers pass on what they get, so the conv is that of torch
+        out = model.conv(x)
     torch.testing.assert_close(
-        model.conv(x), nn.functional.conv2d(x, model.conv.weight, stride=2, padding=1, groups=2))
+        out, nn.functional.conv2d(x, model.conv.weight, stride=2, padding=1, groups=2))
 
 
 def test_conv_of_mmcv_is_swapped_too():

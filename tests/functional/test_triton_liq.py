@@ -45,8 +45,8 @@ def assert_same(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None
 def by_operations(kernel, x: Tensor, grad: Tensor, interval: Tensor) -> tuple[Tensor, ...]:
     """Output, gradient of the input and of the interval."""
     bound = kernels.ByOperations(kernel, kernel.terms(x, interval))
-    quantized = kernel.forward(x, interval, bound=bound)
-    return quantized, *kernel.backward(grad.clone(), x, quantized, interval, bound=bound)
+    quantized = bound.fake_quantize(x)
+    return quantized, *bound.gradients(grad.clone(), x, quantized)
 
 
 @pytest.fixture(scope='module')

@@ -11,6 +11,7 @@ from mmaqd.layers import MultiLevelBN, QuantConv2d
 from mmaqd.quantizers import (CalibrationError, LIQActivationQuantizer, Quantizer,
                               UninitializedIntervalError, calibrate, calibrating)
 from mmaqd.quantizers.calibration import check_data, observing
+from mmaqd.quantizers.observers import Inspector, Observer
 
 WEIGHT = dict(type='mmaqd.LIQWeightQuantizer', bit_width=4)
 INPUT = dict(type='mmaqd.LIQActivationQuantizer', bit_width=4)
@@ -60,10 +61,15 @@ def quantizers_of(model: nn.Module) -> list[Quantizer]:
     return [module for module in model.modules() if isinstance(module, Quantizer)]
 
 
+def stand_ins_of(model: nn.Module) -> list[Observer | Inspector]:
+    return [module for module in model.modules() if isinstance(module, (Observer, Inspector))]
+
+
 def test_every_interval_starts() -> None:
     net = Net()
     assert calibrate(net, batches(), run) == 4
-    assert all(q.initialized and not q.calibrating for q in quantizers_of(net))
+    assert all(q.initialized for q in quantizers_of(net))
+    assert stand_ins_of(net) == []
     net(batches(1)[0]).sum().backward()
     assert all(q.interval.grad is not None for q in quantizers_of(net))
 
@@ -163,7 +169,7 @@ def test_negative_input_stops_and_leaves_the_model_usable() -> None:
     with pytest.raises(ValueError, match=r'conv1\.input_quantizer: .*negative'):
         calibrate(net, wrong, run)
     assert all(torch.equal(value, kept[name]) for name, value in net.state_dict().items())
-    assert not any(quantizer.calibrating for quantizer in quantizers_of(net))
+    assert stand_ins_of(net) == []
     assert net.training
 
 
@@ -183,7 +189,7 @@ def test_calibrating_yields_what_observes() -> None:
     net = Net()
     with calibrating(net) as pending:
         assert pending == quantizers_of(net)
-        assert all(quantizer.calibrating for quantizer in pending)
+        assert [each.quantizer for each in stand_ins_of(net)] == pending
         net(batches(1)[0])
     assert all(quantizer.initialized for quantizer in pending)
     with calibrating(net) as pending:
@@ -199,7 +205,7 @@ class TestLookingAlone:
         assert model.conv1.input_quantizer.lowest < 0 == model.conv2.input_quantizer.lowest
         assert {model.conv1, model.conv2} == called
         assert not any(bool(each.initialized) for each in quantizers_of(model))
-        assert not any(each.calibrating or each.collecting for each in quantizers_of(model))
+        assert stand_ins_of(model) == []
         hidden = nn.functional.conv2d(batches()[0], model.conv1.weight)
         assert outputs.shape[0] == hidden.shape[0]
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mmaqd.quantizers import LIQActivationQuantizer, watch
-from mmaqd.quantizers.watch import InputWatch
+from mmaqd.quantizers.watch import InputWatch, can_look
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def said(monkeypatch) -> list[str]:
 def test_the_first_call_and_every_101st_of_a_training() -> None:
     watches = {training: InputWatch() for training in (True, False)}
     due = {
-        training: [call for call in range(500) if each.is_due(training, False)]
+        training: [call for call in range(500) if each.is_due(training)]
         for training, each in watches.items()
     }
     assert due == {True: [0, 101, 202, 303, 404], False: [0]}
@@ -27,7 +27,7 @@ def test_the_first_call_and_every_101st_of_a_training() -> None:
 
 def test_each_level_of_a_shared_conv_has_its_turn() -> None:
     each = InputWatch()
-    levels = {call % 5 for call in range(101 * 5) if each.is_due(True, False)}
+    levels = {call % 5 for call in range(101 * 5) if each.is_due(True)}
     assert levels == set(range(5))
 
 
@@ -47,10 +47,9 @@ def test_signed_codes_are_no_matter(said) -> None:
 
 
 def test_tensors_without_values_are_not_read(said) -> None:
-    each = InputWatch()
-    assert not each.can_look(torch.empty(2, device='meta'))
-    assert not each.can_look(torch.empty(0))
-    assert each.can_look(nn.Parameter(torch.ones(1)))
+    assert not can_look(torch.empty(2, device='meta'))
+    assert not can_look(torch.empty(0))
+    assert can_look(nn.Parameter(torch.ones(1)))
 
 
 def test_tracing_and_compiling_look_at_nothing(said) -> None:

@@ -15,6 +15,7 @@ from torch.ao.quantization.observer import MovingAverageMinMaxObserver
 
 from mmaqd.functional import LIQActivationKernel, compile_kernels
 from mmaqd.layers import QuantConv2d
+from mmaqd.quantizers import Quantizer
 from mmaqd.registry import MODELS
 
 
@@ -30,7 +31,7 @@ class ComposedConv2d(QuantConv2d):
     """LIQ composed from elementwise operations, quantized anew for every pyramid level."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight_quantizer.calibrating:
+        if not isinstance(self.weight_quantizer, Quantizer):  # an observer, in a calibration
             return super().forward(x)
         weight, kernel = self.weight, self.weight_quantizer.kernel
         if self.input_quantizer is not None:
