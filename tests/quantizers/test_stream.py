@@ -4,7 +4,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmaqd.quantizers import StreamQuantizer, UninitializedIntervalError, calibrating
+from mmaqd.quantizers import StreamQuantizer, UninitializedIntervalError
 
 
 def ready(bit_width: int = 8, step_size: float = 0.5) -> StreamQuantizer:
@@ -27,25 +27,24 @@ def test_the_codes_are_signed_or_not(bits: int) -> None:
 
 def test_the_step_starts_where_nothing_is_clipped() -> None:
     stream = StreamQuantizer(8)
-    with calibrating(stream):
-        stream(torch.tensor([0.0, 51.0]), nonnegative=True)  # 51 / 255
-        stream(torch.tensor([-64.0, 10.0]))  # 64 / 128
-        stream(torch.tensor([-1.0, 12.7]))  # 12.7 / 127
+    stream.take_samples(torch.tensor([0.0, 51.0]), nonnegative=True)  # 51 / 255
+    stream.observe(torch.tensor([-64.0, 10.0]))  # 64 / 128
+    stream.observe(torch.tensor([-1.0, 12.7]))  # 12.7 / 127
+    stream.initialize()
     assert stream.step_size.item() == pytest.approx(0.5) and bool(stream.initialized)
 
 
 def test_it_needs_data_first() -> None:
     with pytest.raises(UninitializedIntervalError, match='StreamQuantizer'):
         StreamQuantizer(8)(torch.ones(3))
-    with pytest.raises(
-            ValueError, match='NaN or infinity'), calibrating(stream := StreamQuantizer(8)):
-        stream(torch.tensor([torch.nan]))
+    with pytest.raises(ValueError, match='NaN or infinity'):
+        StreamQuantizer(8).observe(torch.tensor([torch.nan]))
 
 
 def test_only_zeros_give_a_step() -> None:
     stream = StreamQuantizer(8)
-    with calibrating(stream):
-        stream(torch.zeros(4))
+    stream.observe(torch.zeros(4))
+    stream.initialize()
     assert stream.step_size.item() > 0 and not stream(torch.zeros(4)).any()
 
 
