@@ -242,9 +242,8 @@ class Emitter:
         self._note_inexact(value, np.minimum(lost, form.qmax) * np.abs(chosen.factor / ratio - 1))
         constant = (np.abs(bias) + channels.magnitude > _INT32) | (lost < _INVISIBLE)
         self._note_lost(value, lost[constant])
-        _drop(channels, constant)
-        bias[constant] = np.clip(np.round(offset), qmin, form.qmax)[constant]
-        chosen.multiplier[constant], chosen.shift[constant] = _KEEPS_CODES
+        codes = np.clip(np.round(offset), qmin, form.qmax)
+        _hold(channels, chosen, bias, constant, codes)
         return bias.astype(np.int64), chosen, None
 
     def _real_scales(self, value: ConvValue, channels: _Channels) -> tuple[np.ndarray, np.ndarray]:
@@ -305,6 +304,24 @@ def _sum_with(weights: np.ndarray, per_channel: np.ndarray, groups: int) -> np.n
     channels = per_channel.reshape(groups, 1, -1)
     return (weights.sum(
         (2, 3)).reshape(groups, -1, channels.shape[2]) * channels).sum(2).reshape(-1)
+
+
+def _hold(channels: _Channels, chosen: Requantization, bias: np.ndarray, constant: np.ndarray,
+          codes: np.ndarray) -> None:
+    """Let channels have constant codes.
+
+    Their weights stay on their grid, so that they can be packed, where a factor next to nothing
+    makes a quarter of a code at most of the sums, and 32 bits hold the codes divided by it.
+    """
+    shift = 2 + np.ceil(np.log2(np.maximum(channels.magnitude, 1))).astype(np.int64)
+    fits = np.ldexp(np.abs(codes), shift) + channels.magnitude <= _INT32
+    quiet = constant & fits & (not channels.bias_first)
+    chosen.multiplier[quiet], chosen.shift[quiet] = 1, shift[quiet]
+    bias[quiet] = np.ldexp(codes, shift)[quiet]
+    dropped = constant & ~quiet
+    _drop(channels, dropped)
+    chosen.multiplier[dropped], chosen.shift[dropped] = _KEEPS_CODES
+    bias[dropped] = codes[dropped]
 
 
 def _drop(channels: _Channels, constant: np.ndarray) -> None:

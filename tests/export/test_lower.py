@@ -10,7 +10,10 @@ from hypothesis import strategies as st
 
 from mmaqd.export import AccumulatorOverflow, IntegerNetwork, lower_detector
 from mmaqd.export.graph import Codes, IntegerGraph, Requantize
+from mmaqd.export.onnx import to_onnx, with_edges
+from mmaqd.export.onnx.packed import pack
 from mmaqd.export.rules import UnsupportedOperator
+from tests.helpers.engines import ENGINES, assert_same, need, reference, run_engine
 from tests.helpers.integer_reference import run
 from tests.helpers.networks import TinyDetector, calibrated, image, inputs, normalized, weights
 
@@ -156,6 +159,26 @@ def test_a_channel_without_a_scale_is_constant(gamma: float) -> None:
     if found.shape[1] == len(wanted) and stored.qmax == quantizer.qmax:
         assert (found == wanted.view(1, -1, 1, 1)).all()
     assert_exact(graph, image(0))
+
+
+@pytest.mark.parametrize(('gamma', 'beta'), [(0.0, 0.7), (1e-6, 0.0), (-1e-7, 0.3), (1e-6, 1e6)])
+def test_a_dead_channel_leaves_the_weights_on_their_grid(gamma: float, beta: float) -> None:
+    trained = detector()
+    with torch.no_grad():
+        for norm in (trained.a1.bn, trained.a2.bn):  # in a ReLU, and in a stream
+            norm.weight[1], norm.bias[1] = gamma, beta
+    graph = lowered(trained)
+    convs = [conv for conv in graph.convs() if conv.name in ('a1.conv', 'a2.conv')]
+    assert [pack(graph.weights[conv.weight]).bits for conv in convs] == [4, 4]
+    assert all(graph.weights[conv.weight][1].any() for conv in convs)
+    found = IntegerNetwork(graph).run(image(1))
+    assert all(len(found[conv.output][:, 1].unique()) == 1 for conv in convs)
+    assert_exact(graph, image(1))
+    pixels = image(1).to(torch.uint8).numpy()
+    for engine in ENGINES:
+        need('onnx', engine)
+        model = with_edges(to_onnx(graph, *pixels.shape[2:], len(pixels), engine=engine))
+        assert_same(graph, run_engine(engine, model, pixels), reference(graph, pixels))
 
 
 @pytest.mark.parametrize('change', ['variance', 'interval', 'dead'])

@@ -22,19 +22,6 @@ def need(*packages: str) -> None:
         pytest.importorskip(package, reason=f'{package} is not installed')
 
 
-def with_edges(model: Any) -> Any:
-    """A copy of a model that gives every tensor of codes, too."""
-    import onnx
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    given = {each.name for each in copy.graph.output}
-    stored = (onnx.TensorProto.UINT8, )
-    copy.graph.output.extend(each for each in copy.graph.value_info
-                             if each.type.tensor_type.elem_type in stored and each.name not in given
-                             and '/' not in each.name)
-    return copy
-
-
 def run_onnxruntime(model: Any,
                     image: np.ndarray,
                     optimized: bool = True,

@@ -2,8 +2,9 @@
 from .builder import Builder, MissingPackage
 from .packed import packed_versions
 from .qonnx import to_qonnx
-from .writer import KINDS, add_network, to_onnx
+from .writer import KINDS, add_network, prediction_names, to_onnx, with_edges
 
 __all__ = [
-    'Builder', 'KINDS', 'MissingPackage', 'add_network', 'packed_versions', 'to_onnx', 'to_qonnx'
+    'Builder', 'KINDS', 'MissingPackage', 'add_network', 'packed_versions', 'prediction_names',
+    'to_onnx', 'to_qonnx', 'with_edges'
 ]

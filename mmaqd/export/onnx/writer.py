@@ -94,6 +94,18 @@ def add_network(builder: Builder,
     return tuple(tuple(tensors[name] for name in kind) for kind in graph.outputs)
 
 
+def with_edges(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of a model that gives the codes of every edge too, to see where something differs."""
+    import onnx
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    given = {each.name for each in copy.graph.output}
+    copy.graph.output.extend(each for each in copy.graph.value_info
+                             if each.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+                             and each.name not in given and '/' not in each.name)
+    return copy
+
+
 def prediction_names(graph: IntegerGraph, kinds: Sequence[str]) -> dict[str, str]:
     """Names of the outputs by edge."""
     names = {}

@@ -95,5 +95,6 @@ def test_the_checkpoint_to_start_from_is_only_named(tmp_path, loop, name):
 
 def test_low_bits_are_not_trained_in_the_folder_of_the_float_model(tmp_path):
     text, cfg = written(tmp_path, work_dir='runs/float/')
-    assert cfg.work_dir == 'runs/float_low_bit' and "# load_from = 'runs/float/epoch_12.pth'" in text
+    assert cfg.work_dir == 'runs/float_low_bit'
+    assert "# load_from = 'runs/float/epoch_12.pth'" in text
     assert 'work_dir =' not in written(tmp_path)[0]

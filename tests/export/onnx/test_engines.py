@@ -11,11 +11,11 @@ from mmengine.registry import DefaultScope
 from mmaqd.export import lower_detector
 from mmaqd.export.graph import FloatConv, IntegerGraph, Requantize
 from mmaqd.export.network import IntegerNetwork
-from mmaqd.export.onnx import to_onnx
+from mmaqd.export.onnx import to_onnx, with_edges
 from mmaqd.registry import MODELS
 from tests.helpers.detector import model_cfg
 from tests.helpers.engines import (ENGINES, assert_same, compile_openvino, need, reference,
-                                   run_engine, run_onnxruntime, runtime_operators, with_edges)
+                                   run_engine, run_onnxruntime, runtime_operators)
 from tests.helpers.integer_graphs import GraphMaker, random_detector
 from tests.helpers.networks import TinyDetector, calibrated
 from tests.helpers.networks import image as random_image
