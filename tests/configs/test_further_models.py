@@ -132,6 +132,18 @@ def test_weights_are_normalized_where_bn_follows(name):
     assert plain - attention == {own.first} | in_head(own.predictions | own.without_norm)
 
 
+@pytest.mark.parametrize('name', LOW_BIT)
+def test_the_float_twin_starts_it(name):
+    twin = Path(Config.fromfile(CONFIGS / name).load_from).parent.name
+    given = build(f'{Path(name).parent}/{twin}.py').state_dict()
+    model = build(name)
+    model.load_state_dict(given)
+    state = model.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in given.items())
+    assert all('_quantizer.' in key for key in state.keys() - given.keys())
+    model.load_state_dict(state)
+
+
 @pytest.mark.parametrize('name', SIGNED)
 def test_inputs_behind_silu_can_be_negative(name):
     quantizers = {
