@@ -49,7 +49,9 @@ CONTENTS = {
     ],
     'Reference': [
         'docs/api/mmaqd/index', 'configs/README', 'configs/retinanet/README', 'configs/fcos/README',
-        'configs/atss/README', 'configs/bccd/README', 'configs/bccd/packed/README'
+        'configs/atss/README', 'configs/gfl/README', 'configs/vfnet/README', 'configs/tood/README',
+        'configs/paa/README', 'configs/foveabox/README', 'configs/rtmdet/README',
+        'configs/yolox/README', 'configs/bccd/README', 'configs/bccd/packed/README'
     ],
     'Contributing': ['CONTRIBUTING', 'CHANGELOG'],
 }

@@ -158,10 +158,11 @@ def _checks_its_state(module: nn.Module) -> bool:
 
 
 def _quantizers(module: nn.Module) -> dict[str, Quantizer]:
-    """The quantizers of a model by the start of their keys."""
+    """The quantizers of a model by the start of their keys; a shared layer has several."""
     return {
         f'{name}.': quantizer
-        for name, quantizer in module.named_modules() if isinstance(quantizer, Quantizer)
+        for name, quantizer in module.named_modules(remove_duplicate=False)
+        if isinstance(quantizer, Quantizer)
     }
 
 

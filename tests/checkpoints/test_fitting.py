@@ -99,6 +99,21 @@ def test_float_checkpoint_does_not_reset_learned_intervals(load):
     assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
 
 
+def test_float_checkpoint_of_a_model_with_a_layer_of_two_names(load):
+
+    def shared(bits: int | None) -> nn.Module:
+        model = build(model_cfg('RetinaNet', bits))
+        model.bbox_head.reg_convs[0].conv = model.bbox_head.cls_convs[0].conv
+        return model
+
+    given, model = trained_like(shared(None)).state_dict(), shared(4)
+    load(model, given)
+    state = model.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in given.items())
+    state.pop('bbox_head.reg_convs.0.conv.weight_quantizer.interval')
+    assert_refused(load, model, state, 'it lacks bbox_head.reg_convs.0.conv.weight_quantizer')
+
+
 def test_float_checkpoint_with_one_bn_for_all_levels(load):
     cfg = model_cfg('RetinaNet', norm_cfg=dict(type='BN'))
     state = trained_like(build(cfg, seed=5)).state_dict()

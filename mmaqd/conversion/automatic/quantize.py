@@ -6,7 +6,7 @@ import os.path as osp
 import traceback
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Iterable, Iterator, Sequence
 
 import torch
@@ -117,7 +117,7 @@ def quantize_config(config: str,
     with as_in_training():
         seen, batches = _look(upstream, channels, size, real_images)
         plan = make_plan(seen, bits, METHODS[method])
-        text = config_text(upstream, plan, bits, METHODS[method])
+        text = config_text(_as_seen_from(out, upstream), plan, bits, METHODS[method])
         with open(out, 'w', encoding='utf-8') as file:
             file.write(text)
         model = _build_written(out)
@@ -153,6 +153,14 @@ def _check_out(out: str, config: str, overwrite: bool) -> None:
             f'--out: {out!r} is the config that is to be quantized. Give another name.')
     if osp.exists(out) and not overwrite:
         raise FileExistsError(f'--out: {out!r} exists already. Give another name, or --overwrite.')
+
+
+def _as_seen_from(out: str, upstream: Upstream) -> Upstream:
+    """With a relative path as MMEngine reads it: from the folder of the config that names it."""
+    if not osp.isfile(upstream.base) or osp.isabs(upstream.base):
+        return upstream
+    folder = osp.dirname(osp.realpath(out))
+    return replace(upstream, base=osp.relpath(osp.realpath(upstream.base), folder))
 
 
 def _built(upstream: Upstream) -> nn.Module:

@@ -208,6 +208,15 @@ def test_the_written_config_trains_as_it_is(tmp_path):
     assert list((tmp_path / 'low').glob('*.pth'))
 
 
+def test_a_relative_path_is_inherited_from_another_folder(tmp_path, monkeypatch):
+    for folder in ('twins', 'low'):
+        (tmp_path / folder).mkdir()
+    run_cfg(tmp_path, tmp_path / 'work').dump(tmp_path / 'twins/float.py')
+    monkeypatch.chdir(tmp_path)
+    assert quantize_config('twins/float.py', 'low/w4a4.py').path == 'low/w4a4.py'
+    assert "_base_ = '../twins/float.py'" in Path('low/w4a4.py').read_text()
+
+
 def test_an_option_within_a_list_and_imports_of_the_config_are_kept(tmp_path):
     cfg = run_cfg(tmp_path, tmp_path / 'work')
     cfg.custom_imports = dict(imports=['json', 'mmaqd'], allow_failed_imports=False)
