@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from mmaqd.functional import LIQWeightKernel
 from mmaqd.layers import QuantConv2d
+from tests.helpers.counting import count_quantizations
 
 
 @pytest.fixture
@@ -21,17 +23,9 @@ def conv() -> QuantConv2d:
 
 
 @pytest.fixture
-def quantized(monkeypatch) -> list:
-    """Grows by one whenever weights are quantized."""
-    calls = []
-    forward = LIQWeightKernel.forward
-
-    def counted(self, *tensors, **kwargs):
-        calls.append(self)
-        return forward(self, *tensors, **kwargs)
-
-    monkeypatch.setattr(LIQWeightKernel, 'forward', counted)
-    return calls
+def quantized(monkeypatch) -> Counter:
+    """How often weights were quantized."""
+    return count_quantizations(monkeypatch, LIQWeightKernel)
 
 
 X = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -48,7 +42,7 @@ def fresh_output(conv: QuantConv2d) -> torch.Tensor:
 def test_quantizes_once(conv, quantized, mode):
     with mode():
         first, second = conv(X), conv(X)
-    assert len(quantized) == 1
+    assert quantized.total() == 1
     assert torch.equal(first, second)
 
 
@@ -111,7 +105,7 @@ def test_keeps_nothing_for_training(conv, quantized):
         conv(X)
     conv.train()
     conv(X).sum().backward()
-    assert len(quantized) == 3  # evaluation; forward, backward
+    assert quantized.total() == 3  # evaluation; forward, backward
     assert conv.weight.grad is not None
 
 
@@ -126,7 +120,7 @@ def test_sharing_in_evaluation_uses_what_is_kept(conv, quantized):
         with conv.quantize_weight_once():
             conv(X)
         conv(X)
-    assert len(quantized) == 1
+    assert quantized.total() == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from mmaqd.layers import MultiLevelBN, QuantConv2d
 from mmaqd.models import AQDATSSHead, AQDFCOSHead, AQDRetinaHead, MultiLevelHeadMixin
 from mmaqd.quantizers import calibrate
 from mmaqd.registry import MODELS
+from tests.helpers.counting import count_quantizations
 from tests.helpers.detector import (CHANNELS, DETECTORS, LEVELS, MULTI_LEVEL_BN, NUM_CLASSES, build,
                                     build_calibrated, head_cfg, loss, make_batch, model_cfg)
 
@@ -245,15 +246,7 @@ class TestSharedWeights:
 
     @pytest.fixture
     def calls(self, monkeypatch) -> Counter:
-        counted: Counter = Counter()
-        for kernel in (LIQWeightKernel, LIQActivationKernel):
-
-            def forward(self, *args, _original=kernel.forward, **kwargs):
-                counted[type(self).__name__] += 1
-                return _original(self, *args, **kwargs)
-
-            monkeypatch.setattr(kernel, 'forward', forward)
-        return counted
+        return count_quantizations(monkeypatch, LIQWeightKernel, LIQActivationKernel)
 
     @pytest.mark.parametrize('detector', DETECTORS)
     def test_once_in_the_forward_and_once_in_the_backward_pass(self, detector, calls):
