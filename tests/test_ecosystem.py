@@ -119,6 +119,7 @@ def test_the_flops_counter_counts_what_it_counts_in_float(make):
     assert counted[1] <= counted[0] < 1.1 * counted[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('make', READY.values(), ids=READY)
 def test_a_model_compiles_before_its_first_eager_pass(make):
     torch._dynamo.reset()
@@ -143,6 +144,7 @@ def run(tmp_path_factory) -> tuple[str, Path]:
     return train_once(tmp_path_factory.mktemp('run'))
 
 
+@pytest.mark.slow
 def test_mmengine_compiles_a_training(tmp_path):
     torch._dynamo.reset()
     work = train_once(tmp_path, compile=dict(backend='aot_eager'))[1]

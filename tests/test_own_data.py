@@ -52,6 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize('form, grey', [('coco', False), ('voc', True)])
 def test_every_command(folder: Path, monkeypatch: pytest.MonkeyPatch, form: str, grey: bool):

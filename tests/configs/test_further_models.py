@@ -108,6 +108,7 @@ def in_head(names: frozenset) -> set[str]:
     return {f'bbox_head.{name}' for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', LOW_BIT)
 def test_every_layer_has_the_bits_of_the_name(name):
     own, bits = of(name), bits_of(name)
@@ -132,6 +133,7 @@ def test_weights_are_normalized_where_bn_follows(name):
     assert plain - attention == {own.first} | in_head(own.predictions | own.without_norm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', LOW_BIT)
 def test_the_float_twin_starts_it(name):
     twin = Path(Config.fromfile(CONFIGS / name).load_from).parent.name
@@ -167,6 +169,7 @@ def test_every_bn_of_the_head_has_the_levels_of_the_neck(name):
     assert len(norms) == inside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', EVERY)
 def test_one_training_step_and_one_prediction(name):
     if '/paa_' in name:

@@ -57,6 +57,7 @@ def small_recipe(name: str, data: Path) -> Config:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', RECIPES)
 def test_the_recipe_trains_with_all_its_hooks(name, tmp_path):
     config = small_recipe(name, make_coco(tmp_path / 'data'))

@@ -134,6 +134,7 @@ def predicted(model: nn.Module) -> list[torch.Tensor]:
                                                     result.pred_instances.scores)]  # yapf: disable
 
 
+@pytest.mark.slow
 @cases
 def test_it_calibrates_trains_predicts_and_is_saved(case: Case) -> None:
     model = build(config(case))

@@ -53,6 +53,7 @@ def world(tmp_path_factory) -> Iterator[SmallWorld]:
     yield made
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize('page', PAGES)
 def test_commands_run(page: str, world: SmallWorld, monkeypatch: pytest.MonkeyPatch) -> None:

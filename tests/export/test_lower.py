@@ -53,6 +53,7 @@ def assert_exact(graph: IntegerGraph, images: torch.Tensor) -> None:
         np.testing.assert_array_equal(found[name].numpy(), value, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('family', FAMILIES)
 @pytest.mark.parametrize('bits', [2, 4, 8])
 def test_the_twin_is_exact_for_every_family(family: str, bits: int) -> None:

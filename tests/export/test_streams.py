@@ -66,6 +66,6 @@ def test_the_twin_is_exact_and_starts_out_as_what_was_trained() -> None:
 def test_streams_trained_apart_can_not_be_added() -> None:
     model = ready()
     hooks = list(model.backbone.layer1[1]._forward_hooks.values())
-    hooks[0].stream = model.backbone.layer2[0].stream
+    hooks[0].owner = model.backbone.layer2[0]
     with pytest.raises(ValueError, match='2 streams that were trained apart'):
         lower_detector(model, [normalized(model)])

@@ -54,6 +54,7 @@ class TestNothingIsRun:
                 dict(model_cfg(), init_cfg=dict(type='Pretrained', checkpoint=given))).init_weights(
                 ))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         'way',
         ['load_from', 'test', 'resume', 'teacher', 'init_detector', 'inferencer', 'pretrained'])
@@ -131,6 +132,7 @@ class TestNothingIsRun:
         resume(cfg, saved(checkpoint, tmp_path / 'given.pth'))
         assert precious.exists() and list(Path(cfg.work_dir).glob('best_*.pth'))
 
+    @pytest.mark.slow
     def test_the_runs_own_best_is_still_replaced(self, cfg, tmp_path):
         cfg.train_cfg.val_interval = 1
         cfg.default_hooks.checkpoint = dict(type='CheckpointHook', save_best='coco/bbox_mAP')

@@ -86,6 +86,7 @@ def make_voc(root: Path) -> Path:
 KINDS = [grey, with_alpha, repeated, concatenated, without_test_data, voc]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize('kind', KINDS, ids=lambda kind: kind.__name__)
 def test_every_tool(tmp_path: Path, kind: Callable) -> None:

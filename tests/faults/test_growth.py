@@ -18,6 +18,7 @@ def assert_steady(records: list[Held]) -> None:
     assert last.megabytes - warm.megabytes < 15
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
 def test_training_and_prediction_do_not_grow(tmp_path) -> None:
     runner, records = train(tmp_path, ITERATIONS)

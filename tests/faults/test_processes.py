@@ -82,6 +82,7 @@ def step_in_process(rank: int, detector: str, folder: str) -> None:
     torch.save(gradients(model), f'{folder}/{rank}.pth')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('detector', ['RetinaNet', 'FCOS'])
 def test_gradients_are_those_of_one_process(detector: str, tmp_path: Path) -> None:
     multiprocessing.spawn(step_in_process, (detector, str(tmp_path)), nprocs=2)
@@ -118,6 +119,7 @@ def start(cfg: Config, folder: Path) -> subprocess.Popen:
 @pytest.mark.skipif(os.name != 'posix', reason='the scripts are for bash')
 class TestRuns:
 
+    @pytest.mark.slow
     def test_intervals_are_equal_and_partial_states_are_no_foreign_ones(self, cfg, tmp_path):
         # MMDetection's YOLOX configs have this hook: it loads the states of the norms alone.
         cfg.custom_hooks += [dict(type='SyncNormHook'), dict(type='SaveQuantizersHook')]
@@ -131,6 +133,7 @@ class TestRuns:
         assert differences(started, trained)
         assert 'coco/bbox_mAP' in (tmp_path / 'log').read_text()
 
+    @pytest.mark.slow
     def test_one_that_is_killed_ends_the_other_within_a_minute(self, cfg, tmp_path):
         cfg.custom_hooks += [dict(type='DieHook')]
         cfg.train_cfg.max_epochs = 1000

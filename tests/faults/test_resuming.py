@@ -82,6 +82,7 @@ LOOPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('changes, at, last', LOOPS.values(), ids=LOOPS)
 def test_a_resumed_run_is_equal(data, tmp_path, changes, at, last):
     cfg = random_cfg(data, tmp_path)

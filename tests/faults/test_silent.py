@@ -248,7 +248,7 @@ class TestModes:
 
         def watch(model: nn.Module, x: Tensor) -> None:
             model(x)
-            held.append(sum(part.numel() for part in model[0].input_quantizer._samples))
+            held.append(sum(part.numel() for part in model[0].input_quantizer.quantizer._samples))
 
         calibrate(net, (torch.rand(1, 1, 128, 128) for _ in range(120)), watch)
         assert max(held) <= 2**18 and held[-1] > 2**16

@@ -211,6 +211,7 @@ class TestInADetector:
                 sum(level.interval.grad for level in levels),
                 shared.get_submodule(INPUTS).interval.grad)
 
+    @pytest.mark.slow
     def test_compiles_without_a_graph_break(self) -> None:
         model = built().train()
         images = model.data_preprocessor(make_batch(), training=True)['inputs']

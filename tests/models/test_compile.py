@@ -7,6 +7,7 @@ import torch
 from tests.helpers.detector import DETECTORS, build_calibrated, make_batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('detector', DETECTORS)
 def test_no_graph_break_and_the_same_numbers(detector: str) -> None:
     model = build_calibrated(detector).train()

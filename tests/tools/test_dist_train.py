@@ -30,6 +30,7 @@ def run_script(name: str, *arguments: object, **variables: str) -> subprocess.Co
                           timeout=200)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != 'posix', reason='the scripts are for bash')
 def test_two_processes_train_resume_and_test(tmp_path):
     config, work = tmp_path / 'tiny.py', tmp_path / 'work'

@@ -43,6 +43,7 @@ def press_ctrl_c(process: subprocess.Popen, log: Path, when: str) -> None:
     os.killpg(process.pid, signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'command', [
         ['bash', TOOLS / 'dist_train.sh', 'CONFIG', 2],

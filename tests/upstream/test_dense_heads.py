@@ -113,11 +113,13 @@ def without_gradient(name: str, kind: str) -> set[str]:
     return {key for key, value in gradients.items() if value is None}
 
 
+@pytest.mark.slow
 @each_case
 def test_loss_of_data_samples_reaches_what_it_does_upstream(name, kind):
     assert without_gradient(name, kind) == without_gradient(name, 'upstream')
 
 
+@pytest.mark.slow
 @each_case
 @torch.no_grad()
 def test_predict_by_feat(name, kind):

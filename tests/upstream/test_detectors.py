@@ -167,6 +167,7 @@ def upstream_shapes(name: str) -> Any:
         return shapes(model(**model.data_preprocessor(inputs(name)), mode='tensor'))
 
 
+@pytest.mark.slow
 @each_case
 def test_init(name, kind):
     model = make(name, kind)
@@ -180,6 +181,7 @@ def test_init(name, kind):
     assert any(isinstance(module, QuantLayer) for module in model.modules()) == (kind != 'upstream')
 
 
+@pytest.mark.slow
 @each_case
 def test_loss_mode(name, kind):
     model = make(name, kind, mode=True)

@@ -105,6 +105,7 @@ def build(result: QuantizedConfig, seed: int = 7) -> tuple[nn.Module, dict]:
     return build_without_download(cfg.model), batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', DETECTORS)
 def test_other_weights_and_images_calibrate_and_train(written, name):
     model, batch = build(written(name))
@@ -171,6 +172,7 @@ def test_hooks_of_the_upstream_config_are_kept(written):
     assert '# EMAHook averages the intervals' in Path(written('YOLOX').path).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('method', ['lsq', 'lsqplus'])
 @pytest.mark.parametrize('bits', [2, 8])
 def test_other_methods_and_bits(written, method, bits):

@@ -47,6 +47,7 @@ def test_a_training_gives_the_same_numbers(data, tmp_path) -> None:
         torch.testing.assert_close(states[1][key], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_low_bit_training_gives_the_same_losses(data, tmp_path) -> None:
     train(run_cfg(data, tmp_path / 'float'))
     for name, hooks in (('without', []), ('with', [HOOK])):
@@ -61,6 +62,7 @@ def test_a_low_bit_training_gives_the_same_losses(data, tmp_path) -> None:
     assert without and changed == pytest.approx(without, rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('hooks', [([], [HOOK]), ([HOOK], [])], ids=['with', 'without'])
 def test_a_training_can_be_resumed_with_it_or_without(data, tmp_path, hooks) -> None:
     for name, second in (('changed', hooks[1]), ('same', hooks[0])):

@@ -58,6 +58,7 @@ def test_it_begins_after_the_intervals_are_started() -> None:
     assert order == sorted(set(order))
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_training_gives_the_same_numbers(tmp_path) -> None:
     data = make_coco(tmp_path / 'data', num_images=4)

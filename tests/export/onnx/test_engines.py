@@ -55,6 +55,7 @@ def assert_engine_exact(engine: str, graph: IntegerGraph, *images: np.ndarray,
                 assert_same(graph, run_engine(engine, each, image, **run), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('engine', ENGINES)
 @pytest.mark.parametrize('bits', BITS, ids=str)
 def test_every_width_is_exact(engine: str, bits: tuple[int, int]) -> None:
@@ -158,6 +159,7 @@ def test_one_model_for_all_sizes(engine: str) -> None:
             assert_same(graph, run_engine(engine, each, image), reference(graph, image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('engine', ENGINES)
 @pytest.mark.parametrize('family, bits', [('LIQ', 4), ('LSQ', 3), ('LSQPlus', 2), ('PACT', 8),
                                           ('DoReFa', 4)])  # yapf: disable
@@ -198,6 +200,7 @@ def test_openvino_runs_integer_convs(bits: tuple[int, int]) -> None:
     assert sum(convs.values()) >= len(list(graph.convs()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('engine', ENGINES)
 @pytest.mark.parametrize('name', ['RetinaNet', 'FCOS'])
 def test_detectors_are_exact(engine: str, name: str) -> None:

@@ -101,6 +101,7 @@ def test_the_losses_compare_the_two_forward_passes(detector):
     torch.testing.assert_close({name: losses[name] for name in expected}, expected)
 
 
+@pytest.mark.slow
 def test_the_branches_of_a_head_are_compared_on_every_level(detector):
     branch = 'bbox_head.reg_convs.0'
     student = distill(

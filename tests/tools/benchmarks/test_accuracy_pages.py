@@ -68,6 +68,7 @@ def test_a_low_bit_row_is_compared_with_a_float_row_of_as_many_epochs(name):
     assert config_of(name).train_dataloader.batch_size == twin.train_dataloader.batch_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [name for name, row in ROWS.items() if row.overrides])
 def test_overrides_give_a_model(name):
     config = config_of(name).copy()

@@ -38,6 +38,7 @@ def count_convs(trainee: Trainee, conv_class: type) -> int:
     return sum(type(module) is conv_class for module in trainee.model.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CONV_CLASSES)
 def test_every_conv_is_of_the_variant_and_learns(args, name: str) -> None:
     trainee = Trainee(args, name)
