@@ -5,6 +5,7 @@ import os.path as osp
 import shlex
 import sys
 from pathlib import Path
+from typing import Any, Mapping
 
 SCRIPTS = {
     'quantize-config': 'quantize_config.py',
@@ -39,6 +40,17 @@ def command(name: str, *arguments: object) -> str:
     else:
         words = ['mmaqd', name]
     return shlex.join([*words, *map(str, arguments)])
+
+
+def same_options(cfg_options: Mapping[str, Any] | None) -> list[str]:
+    """The words of ``--cfg-options`` with which a command means the same config.
+
+    Example:
+        >>> same_options({'model.bbox_head.num_classes': 3})
+        ['--cfg-options', 'model.bbox_head.num_classes=3']
+    """
+    words = [f'{key}={value}' for key, value in (cfg_options or {}).items()]
+    return ['--cfg-options', *words] if words else []
 
 
 def was_interrupted(error: BaseException | None) -> bool:

@@ -10,7 +10,7 @@ scale = (640, 480)  # images are shrunk or enlarged to fit into this width and h
 batch_size = 4  # images a process; few bits want many small batches
 max_epochs = 24  # in float; as many as it takes until AP stops rising
 low_bit_epochs = 12
-backbone_checkpoint = 'torchvision://resnet18'  # None to train from scratch
+backbone_checkpoint = 'torchvision://resnet18'  # downloaded; None to train from scratch
 # ------------------------------------------------------------------------------------------------
 
 if annotations == 'coco':

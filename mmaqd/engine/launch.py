@@ -73,7 +73,7 @@ def train(config: str,
         if was_interrupted(error):
             raise KeyboardInterrupt(how_to_go_on(runner)) from None
         raise explain_single_value(error, runner.model) or error
-    runner.logger.info(what_comes_next(runner, config))
+    runner.logger.info(what_comes_next(runner, config, cfg_options))
     return runner
 
 

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmaqd.compat import check_data
-from mmaqd.invocation import command
+from mmaqd.invocation import command, same_options
 from mmaqd.quantizers import Quantizer, WeightQuantizer, calibrate
 
 from .batch_norm import reestimate_batch_norm, trained_norms
@@ -85,7 +85,7 @@ def calibrate_checkpoint(config: str,
             meta=dict(epoch=0, iter=0))
     norms = f' and {len(norms)} BN got new statistics' if reestimate_bn else ''
     print(f'Calibrated on {progress}: {initialized} quantizers got intervals{norms}. Wrote {out}. '
-          f'Next: {command("test", config, out)}')
+          f'Next: {command("test", config, out, *same_options(cfg_options))}')
     return initialized
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmaqd.invocation import command
+from mmaqd.invocation import command, same_options
 from mmaqd.quantizers import Quantizer
 
 from .hooks import EpochSeedHook, InitializeIntervalsHook, LogIntervalsHook, RefuseInvalidLossHook
@@ -44,10 +44,11 @@ def how_to_go_on(runner: Runner) -> str:
     return f'{where} The same command with --resume goes on from {checkpoint}.'
 
 
-def what_comes_next(runner: Runner, config: str) -> str:
+def what_comes_next(runner: Runner, config: str, cfg_options: dict | None = None) -> str:
     """What a training has written, and what to do with it."""
     checkpoint = find_latest_checkpoint(runner.work_dir)
     if checkpoint is None:
         return (f'Trained, but no checkpoint was written to {runner.work_dir}: see '
                 'default_hooks.checkpoint.')
-    return f'Trained: {checkpoint}. Next: {command("test", config, checkpoint)}'
+    test = command('test', config, checkpoint, *same_options(cfg_options))
+    return f'Trained: {checkpoint}. Next: {test}'

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmaqd.checkpoints import WeightLayout, pack_state, read_checkpoint
-from mmaqd.invocation import command
+from mmaqd.invocation import command, same_options
 from mmaqd.layers import QuantLayer, QuantMultiheadAttention
 from mmaqd.quantizers import Quantizer, UninitializedIntervalError, WeightQuantizer
 from mmaqd.version import __version__
@@ -92,7 +92,8 @@ def pack_checkpoint(config: str,
     Path(out).write_bytes(content)
     _check_written(out, state)
     packed = PackedFile(out, len(content), _float_bytes(model))
-    print_log(f'Wrote {packed}. Next: {command("test", config, out)}', 'current')
+    test = command('test', config, out, *same_options(cfg_options))
+    print_log(f'Wrote {packed}. Next: {test}', 'current')
     return packed
 
 

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from mmaqd.engine import post_training
 from mmaqd.engine.launch import test as evaluate
 from mmaqd.engine.post_training import calibrate_checkpoint
+from mmaqd.invocation import command, same_options
 from mmaqd.quantizers import calibrate
 from tests.helpers.data import make_coco, run_cfg
 from tests.helpers.detector import build, make_batch, raw_outputs
@@ -258,7 +259,8 @@ def test_the_end_of_it_is_one_line_and_one_file(config, float_checkpoint, tmp_pa
     said = capsys.readouterr().out
     assert said.splitlines()[-1] == (
         f'Calibrated on 1 batches (2 images): {started} quantizers got intervals. Wrote {out}. '
-        f'Next: mmaqd test {config} {out}')
+        f'Next: {command("test", config, out, *same_options(PLAIN))}')
+    assert said.splitlines()[-1].endswith('normalize=False')  # without it the file fits no model
     assert [path.name for path in out.parent.iterdir()] == ['ptq.pth']
 
 
