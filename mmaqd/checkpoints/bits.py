@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mmaqd.quantizers import Quantizer
 
-from .keys import refuse_stored_codes, spread_levels
+from .keys import quantizers_of, refuse_stored_codes, spread_levels
 
 
 def change_bits(state_dict: dict[str, Tensor], model: nn.Module, keep: bool) -> list[str]:
@@ -28,9 +28,7 @@ def change_bits(state_dict: dict[str, Tensor], model: nn.Module, keep: bool) -> 
     refuse_stored_codes(state_dict)
     changed = []
     spread_levels(model, state_dict)
-    for name, quantizer in model.named_modules():
-        if not isinstance(quantizer, Quantizer):
-            continue
+    for name, quantizer in quantizers_of(model).items():
         saved = {key: state_dict[key] for key in state_dict if key.startswith(f'{name}.')}
         if not saved or _fits(saved, name, quantizer):
             continue

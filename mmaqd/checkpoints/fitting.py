@@ -13,7 +13,7 @@ from mmaqd.quantizers import CheckpointMismatchError, Quantizer
 
 from .contents import file_of, mark_as_loaded
 from .errors import CheckpointError
-from .keys import quantizer_names, spread_levels
+from .keys import quantizer_names, quantizers_of, spread_levels
 from .values import check_values
 
 _EXAMPLES = 3
@@ -158,12 +158,8 @@ def _checks_its_state(module: nn.Module) -> bool:
 
 
 def _quantizers(module: nn.Module) -> dict[str, Quantizer]:
-    """The quantizers of a model by the start of their keys; a shared layer has several."""
-    return {
-        f'{name}.': quantizer
-        for name, quantizer in module.named_modules(remove_duplicate=False)
-        if isinstance(quantizer, Quantizer)
-    }
+    """The quantizers of a model by the start of their keys."""
+    return {f'{name}.': quantizer for name, quantizer in quantizers_of(module).items()}
 
 
 def _some(keys: list[str], prefix: str = '') -> str:

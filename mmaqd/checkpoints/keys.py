@@ -7,7 +7,7 @@ from typing import Any, Mapping
 import torch.nn as nn
 
 from mmaqd.layers import MultiLevelModule
-from mmaqd.quantizers import STORED_SCALE, PackedWeightsError
+from mmaqd.quantizers import STORED_SCALE, PackedWeightsError, Quantizer
 
 _BITS = re.compile(r'(.*_quantizer(?:\.\d+)?)\.bits')
 
@@ -40,8 +40,17 @@ def refuse_stored_codes(state: Mapping[str, Any]) -> None:
             'grid points.')
 
 
+def quantizers_of(module: nn.Module) -> dict[str, Quantizer]:
+    """The quantizers of a model by their names; those of a shared layer stand under each of its."""
+    return {
+        name: each
+        for name, each in module.named_modules(remove_duplicate=False)
+        if isinstance(each, Quantizer)
+    }
+
+
 def spread_levels(module: nn.Module, state: dict) -> None:
     """Give every pyramid level what a state has once for all levels, in place."""
-    for name, layer in module.named_modules():
+    for name, layer in module.named_modules(remove_duplicate=False):
         if isinstance(layer, MultiLevelModule):
             layer.spread(state, f'{name}.' if name else '')

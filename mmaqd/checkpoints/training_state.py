@@ -14,11 +14,9 @@ from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
-from mmaqd.quantizers import Quantizer
-
 from .errors import CheckpointError
 from .fitting import naming_the_file, refuse_low_bits_in_float
-from .keys import quantizer_names, refuse_stored_codes
+from .keys import quantizer_names, quantizers_of, refuse_stored_codes
 
 #: Entry of the message hub by which a checkpoint tells how many processes trained.
 WORLD_SIZE = 'world_size'
@@ -81,7 +79,7 @@ class ResumeCheck(Hook):
     def _check_quantizers(self, runner: Runner, checkpoint: dict) -> None:
         state = checkpoint.get('state_dict', checkpoint)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        own = [name for name, each in model.named_modules() if isinstance(each, Quantizer)]
+        own = list(quantizers_of(model))
         with naming_the_file(self.path):
             refuse_low_bits_in_float(model, state)
         if own and not quantizer_names(state):

@@ -8,9 +8,8 @@ import torch.nn as nn
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from mmaqd.quantizers import Quantizer
-
 from .errors import CheckpointError
+from .keys import quantizers_of
 
 
 def check_values(module: nn.Module, state: Mapping[str, Any]) -> None:
@@ -80,12 +79,12 @@ def _least(value: Tensor) -> str:
 
 
 def _positive(module: nn.Module) -> Iterator[str]:
-    for name, quantizer in module.named_modules():
-        if isinstance(quantizer, Quantizer) and quantizer.learned:
+    for name, quantizer in quantizers_of(module).items():
+        if quantizer.learned:
             yield f'{name}.{quantizer.learned[0]}' if name else quantizer.learned[0]
 
 
 def _variances(module: nn.Module) -> Iterator[str]:
-    for name, norm in module.named_modules():
+    for name, norm in module.named_modules(remove_duplicate=False):
         if isinstance(norm, _NormBase):
             yield f'{name}.running_var' if name else 'running_var'

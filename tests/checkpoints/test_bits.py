@@ -136,3 +136,24 @@ def test_clipping_lengths_of_pact_are_kept():
     change_bits(state, model, keep=True)
     model.load_state_dict(state)
     assert model.state_dict()[key] == 7
+
+
+@pytest.mark.parametrize('keep', [False, True], ids=['restart', 'keep'])
+def test_a_shared_layer_changes_under_all_of_its_names(keep):
+
+    def shared(bits: int) -> nn.Module:
+        model = build(model_cfg('RetinaNet', bits))
+        model.bbox_head.reg_convs[0].conv = model.bbox_head.cls_convs[0].conv
+        return model
+
+    given, model = shared(4), shared(2)
+    calibrate(given, [make_batch()])
+    state = given.state_dict()
+    names = {
+        f'bbox_head.{kind}_convs.0.conv.{role}_quantizer'
+        for kind in ('cls', 'reg')
+        for role in ('weight', 'input')
+    }
+    assert names <= set(change_bits(state, model, keep))
+    model.load_state_dict(state)
+    assert bool(model.get_submodule(min(names)).initialized) == keep
