@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from mmaqd.export import runtime
-from mmaqd.export.graph import Codes, IntegerGraph
+from mmaqd.export.graph import IntegerGraph
 from mmaqd.export.network import IntegerNetwork
+from tools.benchmarks import integer_codes
 
 ENGINES = ('onnxruntime', 'openvino')
 
@@ -49,9 +50,7 @@ def compile_openvino(model: Any, threads: int = 1) -> Any:
 
 def run_openvino(model: Any, image: np.ndarray, threads: int = 1) -> dict[str, np.ndarray]:
     """Outputs by name."""
-    compiled = compile_openvino(model, threads)
-    results = compiled({'input': image})
-    return {name: results[each] for each in compiled.outputs for name in each.get_names()}
+    return integer_codes.in_openvino(model.SerializeToString(), threads)(image)
 
 
 def run_engine(engine: str, model: Any, image: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
@@ -70,15 +69,8 @@ def runtime_operators(compiled: Any) -> Counter:
 
 
 def reference(graph: IntegerGraph, image: np.ndarray) -> dict[str, np.ndarray]:
-    """What a model should give for each edge: the twin's numbers, codes as they are stored."""
-    edges = IntegerNetwork(graph).run(torch.from_numpy(image))
-    stored = {}
-    for name, value in edges.items():
-        edge, value = graph.edges[name], value.numpy()
-        stored[name] = value
-        if isinstance(edge, Codes):
-            stored[name] = (value - min(edge.qmin, 0)).astype(np.uint8)
-    return stored
+    """What a model should give for each edge, by the twin."""
+    return integer_codes.stored(graph, IntegerNetwork(graph).run(torch.from_numpy(image)))
 
 
 def assert_same(graph: IntegerGraph, found: dict[str, np.ndarray],

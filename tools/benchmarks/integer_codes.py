@@ -114,14 +114,21 @@ def differing(graph: IntegerGraph, edges: dict[str, Tensor],
               found: dict[str, np.ndarray]) -> Iterator[int]:
     """How many numbers of each tensor that an engine gave are not the twin's."""
     names = {given: edge for edge, given in prediction_names(graph, KINDS).items()}
+    expected = stored(graph, edges)
     for given, value in found.items():
-        edge = graph.edges.get(names.get(given, given))
-        if edge is None:  # a part of one, such as the padding of one channel
-            continue
-        expected = edges[edge.name].numpy()
+        name = names.get(given, given)
+        if name in expected:  # and no part of one, such as the padding of one channel
+            yield int((value != expected[name]).sum())
+
+
+def stored(graph: IntegerGraph, edges: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    """What an engine should give for each edge: the twin's numbers, codes as they are stored."""
+    found = {}
+    for name, value in edges.items():
+        edge, found[name] = graph.edges[name], value.numpy()
         if isinstance(edge, Codes):
-            expected = (expected - min(edge.qmin, 0)).astype(np.uint8)
-        yield int((value != expected).sum())
+            found[name] = (found[name] - min(edge.qmin, 0)).astype(np.uint8)
+    return found
 
 
 @torch.no_grad()
