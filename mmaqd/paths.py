@@ -6,9 +6,13 @@ anything else, ``_base_ = __import__('mmaqd').config_path('retinanet/...py')``. 
 """
 from __future__ import annotations
 
+import re
+import warnings
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
+
+_BATCH = re.compile(r'_\d+xb\d+-')
 
 
 def config_path(relative: str) -> str:
@@ -43,9 +47,30 @@ def upstream_config_path(relative: str) -> str:
     return _find(relative, 'mmdet')
 
 
+def current_config(path: str) -> str:
+    """The path of a config of ours that may be named as before 0.3, without its batch.
+
+    Args:
+        path: Path of any config.
+
+    Returns:
+        The path as it is; where there is no such file but one beside it with the batch in its name
+        (``..._1xb8-12e_bccd.py`` for ``..._12e_bccd.py``) the path of that, with a warning.
+    """
+    old = Path(path)
+    if old.is_file() or not old.parent.is_dir():
+        return path
+    for new in sorted(old.parent.glob('*.py')):
+        if _BATCH.sub('_', new.name) == old.name:
+            warnings.warn(f'The config {old.name} is called {new.name} now: names tell the batch. '
+                          'The old name will go in 0.4.', FutureWarning, stacklevel=2)
+            return str(new)
+    return path
+
+
 def _find(relative: str, package: str) -> str:
     root = _configs_of(package)
-    path = root / relative
+    path = Path(current_config(str(root / relative)))
     if not path.is_file():
         raise FileNotFoundError(_not_found(relative, package, root))
     return str(path)

@@ -7,6 +7,7 @@ import pytest
 from mmengine.config import Config
 
 from mmaqd import config_path, upstream_config_path
+from mmaqd.engine.launch import load_config
 
 
 @pytest.mark.parametrize('find, relative', [
@@ -32,6 +33,16 @@ def test_unknown_name_lists_close_matches(find, package, wrong, meant):
         find(wrong)
     assert f'{package} has no config {wrong!r}' in str(error.value)
     assert f'Did you mean {meant!r}' in str(error.value)
+
+
+def test_a_name_of_before_is_found_with_a_warning():
+    with pytest.warns(FutureWarning, match='retinanet_r18_fpn_mlbn_12e_bccd.py is called .*_1xb8-'):
+        path = config_path('bccd/retinanet_r18_fpn_mlbn_12e_bccd.py')
+    assert path == config_path('bccd/retinanet_r18_fpn_mlbn_1xb8-12e_bccd.py')
+    with pytest.warns(FutureWarning, match='names tell the batch'):
+        loaded = load_config(path.replace('_1xb8-', '_'))
+    assert loaded.model.type == 'RetinaNet'
+    assert loaded.work_dir == 'work_dirs/retinanet_r18_fpn_mlbn_1xb8-12e_bccd'
 
 
 def test_name_without_close_match_says_where_the_configs_lie():

@@ -14,7 +14,7 @@ from tests.helpers.runs import make_runner, scalars, train
 
 pytestmark = needs_bccd
 
-CONFIGS = ['retinanet_r18_fpn_mlbn-w4a4_6e_bccd.py', 'fcos_r18_fpn_mlbn-w2a2_6e_bccd.py']
+CONFIGS = ['retinanet_r18_fpn_mlbn-w4a4_1xb2-6e_bccd.py', 'fcos_r18_fpn_mlbn-w2a2_1xb8-6e_bccd.py']
 
 
 def narrow_cfg(name: str, work_dir: Path) -> Config:

@@ -17,6 +17,7 @@ from mmengine.visualization import Visualizer
 from mmaqd.checkpoints import WORLD_SIZE, last_whole_checkpoint
 from mmaqd.compat import check_data, setup_cpu_distributed
 from mmaqd.invocation import was_interrupted
+from mmaqd.paths import current_config
 
 from .explanations import explain_single_value
 from .layer_decay import spare_single_values
@@ -147,6 +148,7 @@ def load_config(path: str,
                 launcher: str = 'none') -> Config:
     """Read a config and apply the options that training and testing share."""
     setup_cache_size_limit_of_dynamo()
+    path = current_config(path)
     cfg = Config.fromfile(path)
     cfg.launcher = launcher
     cfg.merge_from_dict(cfg_options or {})

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import load_checkpoint
 
+from mmaqd.paths import current_config
 from mmaqd.registry import MODELS
 
 
@@ -42,7 +43,7 @@ def load_trained(config: str, checkpoint: str, cfg_options: dict | None = None) 
         FileNotFoundError: The config or the checkpoint is missing.
         CheckpointError, CheckpointMismatchError: The checkpoint is damaged or another model's.
     """
-    cfg = Config.fromfile(config)
+    cfg = Config.fromfile(current_config(config))
     cfg.merge_from_dict(cfg_options or {})
     cfg.model.pop('distillation', None)  # of the training alone
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):

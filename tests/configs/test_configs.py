@@ -23,7 +23,8 @@ PYRAMID = [name for name in EVERY if name not in TINY]
 NAME = re.compile(r'(?P<detector>[a-z]+)_(tiny|r(?P<depth>18|34|50)(-c(?P<channels>\d+))?_fpn)'
                   r'(_(?P<norm>mlbn|bn|gn))?'
                   r'(?P<bits>-w(?P<w>[2-8])a(?P<a>[2-8])(-(?P<method>[a-z]+))?)?_'
-                  r'(?P<schedule>[a-z0-9]+(-[0-9]+e)?)_(?P<data>[a-z0-9]+)\.py')
+                  r'((?P<gpus>\d+)xb(?P<batch>\d+)-)?(?P<schedule>[a-z0-9]+(-[0-9]+e)?)_'
+                  r'(?P<data>[a-z0-9]+)\.py')
 NORMS = {
     'mlbn': ('mmaqd.MultiLevelBN', 'mmaqd.MultiLevelSyncBN'),
     'bn': ('BN', ),
@@ -56,12 +57,12 @@ def parse_name(name: str) -> dict[str, str]:
 
 LOW_BIT = [name for name in EVERY if '-w' in name]
 FLOAT = [name for name in EVERY if '-w' not in name]
-TRAINED_ON = [name for name in FLOAT if '_12e-6e_' in name]
+TRAINED_ON = [name for name in FLOAT if '-12e-6e_' in name]
 
 
 def twin_of(name: str) -> str:
     """The float config of the same detector, backbone and data; its schedule may be another."""
-    free = ('bits', 'w', 'a', 'method', 'schedule')
+    free = ('bits', 'w', 'a', 'method', 'gpus', 'batch', 'schedule')
     same = {field: value for field, value in parse_name(name).items() if field not in free}
     twins = [
         twin for twin in FLOAT
@@ -81,16 +82,28 @@ def test_the_promised_configs_exist():
     }
     heads = dict(atss='atss', gfl='gfl', vfnet='vfnet', tood='tood', paa='paa', foveabox='fovea')
     promised |= {
-        f'{folder}/{head}_r18_fpn_mlbn{b}_1x_coco.py'
+        f'{folder}/{head}_r18_fpn_mlbn{b}_{"4xb4-" * (head == "fovea")}1x_coco.py'
         for folder, head in heads.items()
         for b in ('', '-w4a4')
     }
     promised |= {
-        f'{detector}/{detector}_tiny{rest}_coco.py'
-        for detector in ('rtmdet', 'yolox')
-        for rest in ('_300e', '-w8a8_30e', '-w4a4_30e')
+        f'{detector}/{detector}_tiny{bits}_{batch}-{epochs}e_coco.py'
+        for detector, batch in (('rtmdet', '8xb32'), ('yolox', '8xb8'))
+        for bits, epochs in (('', 300), ('-w8a8', 30), ('-w4a4', 30))
     }
     assert set(COCO) == promised
+
+
+@pytest.mark.parametrize('name', EVERY)
+def test_name_tells_the_batch_where_it_is_not_8xb2(name):
+    if name.startswith('demo/'):
+        return
+    fields, config = parse_name(name), load(name)
+    gpus, batch = int(fields['gpus'] or 8), int(fields['batch'] or 2)
+    assert (fields['gpus'], fields['batch']) != ('8', '2')
+    assert config.train_dataloader.batch_size == batch
+    if 'auto_scale_lr' in config:
+        assert config.auto_scale_lr.base_batch_size == gpus * batch
 
 
 @pytest.mark.parametrize('name', EVERY)
@@ -177,17 +190,17 @@ def test_low_bit_config_starts_from_its_float_twin(name):
 
 @pytest.mark.parametrize('name', TRAINED_ON)
 def test_float_models_train_on_as_the_low_bit_ones_do(name):
-    own, before = load(name), load(name.replace('12e-6e', '12e'))
-    low = load(name.replace('_12e-6e_', '-w4a4_6e_'))
+    own, before = load(name), load(name.replace('1xb2', '1xb8').replace('12e-6e', '12e'))
+    low = load(name.replace('_1xb', '-w4a4_1xb').replace('12e-6e', '6e'))
     assert own.model == before.model
     for key in ('train_cfg', 'param_scheduler', 'optim_wrapper', 'train_dataloader', 'load_from'):
         assert own[key] == low[key]
 
 
 @pytest.mark.parametrize(
-    'name', [name for name in LOW_BIT if '-distill_6e_bccd' in name and '-c16' not in name])
+    'name', [name for name in LOW_BIT if '-distill_1xb' in name and '-c16' not in name])
 def test_a_distilled_model_learns_from_a_float_model_of_as_many_epochs(name):
-    teacher = name.split('-w')[0] + '_12e-6e_bccd.py'
+    teacher = re.sub(r'-w\da\d-distill', '', name).replace('6e', '12e-6e')
     assert teacher in TRAINED_ON
     expected = f'work_dirs/{Path(teacher).stem}/epoch_6.pth'
     assert load(name).model.distillation.checkpoint == expected
@@ -259,7 +272,7 @@ def test_inheritance_is_short_and_needs_no_pkg_resources(name):
 
 @pytest.mark.parametrize('name', [name for name in COCO if '-w' in name])
 def test_low_bit_config_is_short(name):
-    with_schedule = '-w8a8_30e_' in name
+    with_schedule = '-w8a8_8xb' in name and '-30e_' in name
     assert len((CONFIGS / name).read_text().splitlines()) <= (50 if with_schedule else 30)
 
 
@@ -326,10 +339,10 @@ def test_what_low_bit_configs_share_stands_once():
     for name in [*EVERY, *(f'_base_/{path.name}' for path in CONFIGS.glob('_base_/*.py'))]:
         for line in (CONFIGS / name).read_text().splitlines():
             places.setdefault(line.strip(), []).append(name)
-    typed = 'bccd/retinanet_r18-c16_fpn_mlbn-w4a4_6e_bccd.py'  # with types and factors of its own
+    typed = 'bccd/retinanet_r18-c16_fpn_mlbn-w4a4_1xb8-6e_bccd.py'  # with types and factors of its own
     assert set(places["pattern='backbone.conv1',"]) == {'_base_/low_bit.py', typed}
     assert set(places["dict(type='mmaqd.LogIntervalsHook'),"]) == {
-        '_base_/low_bit.py', 'bccd/retinanet_r18-c16_fpn_mlbn-w2a2-progressive_6e_bccd.py'
+        '_base_/low_bit.py', 'bccd/retinanet_r18-c16_fpn_mlbn-w2a2-progressive_1xb8-6e_bccd.py'
     }
     losses = [name for line, names in places.items() if 'FeatureDistillation' in line
               for name in names]  # yapf: disable
@@ -363,5 +376,5 @@ def test_a_float_config_elsewhere_is_quantized_by_the_shared_rules(tmp_path):
 @pytest.mark.parametrize('folder', ['somewhere', 'somewhere/'])
 def test_the_data_may_be_named_with_and_without_a_slash(monkeypatch, folder):
     monkeypatch.setenv('MMAQD_BCCD', folder)
-    cfg = Config.fromfile(CONFIGS / 'bccd' / 'retinanet_r18_fpn_mlbn_12e_bccd.py')
+    cfg = Config.fromfile(CONFIGS / 'bccd' / 'retinanet_r18_fpn_mlbn_1xb8-12e_bccd.py')
     assert cfg.test_evaluator.ann_file == 'somewhere/annotations/test.json'

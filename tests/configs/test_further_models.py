@@ -82,7 +82,7 @@ SIGNED = [name for name in LOW_BIT if '_tiny' in name]
 def of(name: str) -> Exceptions:
     """What is special about the detector of a config."""
     stem = Path(name).stem
-    return EXCEPTIONS.get(stem.split('-w')[0].split('_12e')[0], EXCEPTIONS[stem.split('_')[0]])
+    return EXCEPTIONS.get(stem.split('-w')[0].split('_1xb')[0], EXCEPTIONS[stem.split('_')[0]])
 
 
 def bits_of(name: str) -> int:
@@ -194,7 +194,7 @@ def test_one_training_step_and_one_prediction(name):
 
 def test_a_published_rtmdet_is_folded_into_the_float_model(tmp_path):
     """The ``init_cfg`` of the README."""
-    name = 'rtmdet/rtmdet_tiny_300e_coco.py'
+    name = 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
     torch.manual_seed(0)
     given = build(name)
     given.backbone.stem[0].bn.running_mean.normal_()

@@ -14,7 +14,7 @@ from mmaqd.quantizers import Quantizer
 from tests.helpers.data import CLASSES, make_coco
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-RECIPES = ['rtmdet/rtmdet_tiny-w4a4_30e_coco.py', 'yolox/yolox_tiny-w4a4_30e_coco.py']
+RECIPES = ['rtmdet/rtmdet_tiny-w4a4_8xb32-30e_coco.py', 'yolox/yolox_tiny-w4a4_8xb8-30e_coco.py']
 SMALLER = {640: 64, 1280: 128, 320: 32, -320: -32}
 
 

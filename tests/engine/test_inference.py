@@ -10,7 +10,7 @@ from mmaqd.engine.inference import detect_images
 from tests.helpers.commands import run_tool
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bccd'
-NAME = 'retinanet_r18-c16_fpn_mlbn-w2a2-distill_6e_bccd'
+NAME = 'retinanet_r18-c16_fpn_mlbn-w2a2-distill_1xb8-6e_bccd'
 CONFIG = str(CONFIGS / f'{NAME}.py')
 CHECKPOINT = str(CONFIGS / 'packed' / f'{NAME}.safetensors')
 

@@ -18,7 +18,7 @@ from mmaqd.registry import MODELS
 from tests.helpers.bccd import BCCD, needs_bccd
 from tests.helpers.engines import ENGINES, need, run_onnxruntime
 
-NAME = 'retinanet_r18-c16_fpn_mlbn-w4a4_6e_bccd'
+NAME = 'retinanet_r18-c16_fpn_mlbn-w4a4_1xb8-6e_bccd'
 CONFIG = mmaqd.config_path(f'bccd/{NAME}.py')
 FOLDER = Path(CONFIG).parent / 'packed'
 CHECKPOINT = str(FOLDER / f'{NAME}.safetensors')

@@ -17,7 +17,7 @@ import mmaqd
 from mmaqd.export.runtime import DetectError, Detector
 from tests.helpers.engines import need
 
-NAME = 'retinanet_r18-c16_fpn_mlbn-w4a4_6e_bccd'
+NAME = 'retinanet_r18-c16_fpn_mlbn-w4a4_1xb8-6e_bccd'
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / 'configs' / 'bccd' / 'packed'
 FILE, IMAGE = FOLDER / f'{NAME}.onnx', FOLDER / 'BloodImage_00057.jpg'
@@ -72,7 +72,7 @@ def test_the_whole_way_with_nothing_but_onnxruntime_numpy_and_opencv(tmp_path: P
     assert cv2.imread(str(tmp_path / 'found' / IMAGE.name)).shape == cv2.imread(str(IMAGE)).shape
 
 
-@pytest.mark.parametrize('name', [NAME, 'retinanet_r18-c16_fpn_mlbn-w2a2-distill_6e_bccd'])
+@pytest.mark.parametrize('name', [NAME, 'retinanet_r18-c16_fpn_mlbn-w2a2-distill_1xb8-6e_bccd'])
 def test_the_metafile_names_the_packed_weights(name: str) -> None:
     models = Config.fromfile(mmaqd.config_path('bccd/metafile.yml')).Models
     model, = [each for each in models if each['Name'] == name]

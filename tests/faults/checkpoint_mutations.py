@@ -5,25 +5,20 @@ leave the model as it was; and nothing in it may run.
 """
 from __future__ import annotations
 
-import argparse
 import io
 import random
-import tempfile
 import zipfile
-from collections import Counter
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
-from mmaqd.checkpoints import CheckpointError, CheckpointMismatchError
 from tests.helpers.detector import build, build_calibrated, model_cfg
 
-_PAGE = 4096
+from .mutation_bench import OF_BYTES, MutationBench, Stored, by_name, run
 
 
 class Call:
@@ -54,43 +49,12 @@ def _data(content: Any) -> bytearray:
     return bytearray(buffer.getvalue())
 
 
-# -- what happens to bytes: the file is as a disk or a network leaves it ---------------------------
-
-
-def flip_bit(data: bytearray, rng: random.Random) -> bytearray:
-    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-    return data
+# -- what happens to the archive -------------------------------------------------------------------
 
 
 def flip_bit_of_directory(data: bytearray, rng: random.Random) -> bytearray:
     data[rng.randrange(data.rfind(b'PK\x06\x06') - 20000, len(data))] ^= 1 << rng.randrange(8)
     return data
-
-
-def zero_page(data: bytearray, rng: random.Random) -> bytearray:
-    at = rng.randrange(len(data)) // _PAGE * _PAGE
-    data[at:at + _PAGE] = bytes(len(data[at:at + _PAGE]))
-    return data
-
-
-def random_bytes(data: bytearray, rng: random.Random) -> bytearray:
-    at = rng.randrange(len(data) - 64)
-    data[at:at + 64] = rng.randbytes(64)
-    return data
-
-
-def truncate(data: bytearray, rng: random.Random) -> bytearray:
-    return data[:rng.randrange(len(data))]
-
-
-def drop_bytes(data: bytearray, rng: random.Random) -> bytearray:
-    at = rng.randrange(len(data))
-    del data[at:at + rng.choice((1, 8, 512))]
-    return data
-
-
-def append_bytes(data: bytearray, rng: random.Random) -> bytearray:
-    return data + rng.randbytes(rng.choice((1, 100, 70000)))
 
 
 # -- what happens to a pickle, with right checksums: a file that was made to deceive ---------------
@@ -167,44 +131,23 @@ def add_text(content: dict, rng: random.Random, marker: Path) -> None:
     content['message_hub']['runtime_info']['cfg'] = text
 
 
-OF_BYTES = (flip_bit, flip_bit_of_directory, zero_page, random_bytes, truncate, drop_bytes,
-            append_bytes)
+OF_ARCHIVE = (*OF_BYTES, flip_bit_of_directory)
 OF_CONTENT = (delete_key, rename_key, change_value, spoil_one_number, spoil_interval, change_part,
               add_code, add_text)
-KINDS = [each.__name__ for each in (*OF_BYTES, flip_bits_of_pickle, *OF_CONTENT)]
 
 
-class Bench:
-    """Spoils one checkpoint after the other and loads it into a model of its config."""
+class CheckpointBench(MutationBench):
+    """Spoils checkpoints of a small low-bit model."""
+
+    suffix = '.pth'
+    kinds = by_name(*OF_ARCHIVE, flip_bits_of_pickle, *OF_CONTENT)
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
+        super().__init__(folder, build(model_cfg('RetinaNet', 4), seed=9), seed)
         self.content = make_content()
         self.data = _data(self.content)
-        self.model = build(model_cfg('RetinaNet', 4), seed=9)
-        self.fresh = deepcopy(self.model.state_dict())
-        self.path, self.marker = folder / 'spoiled.pth', folder / 'marker'
-        self.rng = random.Random(seed)
 
-    def outcome(self, kind: str) -> str:
-        """``'equal'``, ``'refused'``, or what must not be."""
-        stored = self._write(globals()[kind])
-        try:
-            load_checkpoint(self.model, str(self.path), map_location='cpu')
-        except (CheckpointError, CheckpointMismatchError) as error:
-            found = 'refused' if str(self.path) in str(error) else 'an error without the file'
-            changed = not _same(self.model.state_dict(), self.fresh)
-            found = 'refused, but the model is changed' if changed else found
-        except Exception as error:
-            found = f'a raw {type(error).__name__}'
-        else:
-            found = 'equal' if stored is None or _same(self.model.state_dict(), stored) else (
-                'other numbers than stored')
-        for key, value in self.model.state_dict().items():
-            value.copy_(self.fresh[key])
-        return 'something ran' if self.marker.exists() else found
-
-    def _write(self, spoil: Callable) -> dict | None:
-        """Write the spoiled file; what is stored in it, None where that is not known."""
+    def _write(self, spoil: Callable) -> Stored:
         if spoil in OF_CONTENT:
             content = deepcopy(self.content)
             spoil(content, self.rng, self.marker)
@@ -213,30 +156,13 @@ class Bench:
         self.path.write_bytes(spoil(bytearray(self.data), self.rng))
         return None if spoil is flip_bits_of_pickle else self.content['state_dict']
 
-
-def _same(state: dict, stored: Any) -> bool:
-    """Whether a model has the numbers that are stored; BN may lack its count of batches."""
-    return isinstance(stored, dict) and all(
-        key.endswith('num_batches_tracked') for key in state if key not in stored) and all(
-            isinstance(value, Tensor) and torch.equal(state[key], value.to(state[key].dtype))
-            and torch.equal(state[key].to(value.dtype), value) for key, value in stored.items())
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--count', type=int, default=5000)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--kinds', nargs='+', choices=KINDS, default=KINDS)
-    args = parser.parse_args()
-    outcomes: Counter = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), args.seed)
-        for index in range(args.count):
-            kind = args.kinds[index % len(args.kinds)]
-            outcomes[kind, bench.outcome(kind)] += 1
-    for (kind, outcome), count in sorted(outcomes.items()):
-        print(f'| {kind} | {outcome} | {count} |')
+    def _same(self, state: Mapping[str, Tensor], stored: Any) -> bool:
+        # BN may lack its count of batches.
+        return isinstance(stored, dict) and all(
+            key.endswith('num_batches_tracked') for key in state if key not in stored) and all(
+                isinstance(value, Tensor) and torch.equal(state[key], value.to(state[key].dtype))
+                and torch.equal(state[key].to(value.dtype), value) for key, value in stored.items())
 
 
 if __name__ == '__main__':
-    main()
+    run(CheckpointBench, __doc__)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.checkpoint_mutations import KINDS, Bench
+from tests.faults.checkpoint_mutations import CheckpointBench
 
 
 @pytest.fixture(scope='module')
-def bench(tmp_path_factory) -> Bench:
-    return Bench(tmp_path_factory.mktemp('spoiled'), seed=1)
+def bench(tmp_path_factory) -> CheckpointBench:
+    return CheckpointBench(tmp_path_factory.mktemp('spoiled'), seed=1)
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', CheckpointBench.kinds)
 def test_spoiled_checkpoint_is_right_or_refused(bench, kind):
     assert {bench.outcome(kind) for _ in range(4)} <= {'equal', 'refused'}
 

@@ -1,7 +1,7 @@
 """Where the time of a low-bit training step goes: convs, quantizing, all else.
 
-    python tools/benchmarks/cost_profile.py configs/bccd/retinanet_r18_fpn_mlbn_12e_bccd.py \
-        configs/bccd/retinanet_r18_fpn_mlbn-w4a4_6e_bccd.py
+    python tools/benchmarks/cost_profile.py configs/bccd/retinanet_r18_fpn_mlbn_1xb8-12e_bccd.py \
+        configs/bccd/retinanet_r18_fpn_mlbn-w4a4_1xb2-6e_bccd.py
 
 Takes the arguments of training_cost.py. Times are those of the calls, so on a GPU they would be
 those of launching them; use torch's profiler there.

@@ -1,7 +1,7 @@
 """Cost of a low-bit training step against the same step of the float twin, side by side.
 
-    python tools/benchmarks/training_cost.py configs/bccd/retinanet_r18_fpn_mlbn_12e_bccd.py \
-        configs/bccd/retinanet_r18_fpn_mlbn-w4a4_6e_bccd.py --out training_cost.json
+    python tools/benchmarks/training_cost.py configs/bccd/retinanet_r18_fpn_mlbn_1xb8-12e_bccd.py \
+        configs/bccd/retinanet_r18_fpn_mlbn-w4a4_1xb2-6e_bccd.py --out training_cost.json
 
 Each pair is one step of the float model and one of the other, in turn, so that a machine whose
 speed drifts drifts under both. Brevitas is left out where it is not installed.

@@ -40,12 +40,12 @@ LABELS = {
     '2 bits': ((4, -72), 'center'),
 }
 DETECTING = {  # label: config, checkpoint
-    'float': ('retinanet_r18-c16_fpn_mlbn_12e_bccd',
-              'work_dirs/retinanet_r18-c16_fpn_mlbn_12e_bccd/epoch_12.pth'),
-    '4 bits': ('retinanet_r18-c16_fpn_mlbn-w4a4_6e_bccd',
-               'configs/bccd/packed/retinanet_r18-c16_fpn_mlbn-w4a4_6e_bccd.safetensors'),
-    '2 bits': ('retinanet_r18-c16_fpn_mlbn-w2a2-distill_6e_bccd',
-               'configs/bccd/packed/retinanet_r18-c16_fpn_mlbn-w2a2-distill_6e_bccd.safetensors'),
+    'float': ('retinanet_r18-c16_fpn_mlbn_1xb8-12e_bccd',
+              'work_dirs/retinanet_r18-c16_fpn_mlbn_1xb8-12e_bccd/epoch_12.pth'),
+    '4 bits': ('retinanet_r18-c16_fpn_mlbn-w4a4_1xb8-6e_bccd',
+               'configs/bccd/packed/retinanet_r18-c16_fpn_mlbn-w4a4_1xb8-6e_bccd.safetensors'),
+    '2 bits': ('retinanet_r18-c16_fpn_mlbn-w2a2-distill_1xb8-6e_bccd',
+               'configs/bccd/packed/retinanet_r18-c16_fpn_mlbn-w2a2-distill_1xb8-6e_bccd.safetensors'),
 }
 SHOWN = ('BloodImage_00057.jpg', )  # which lies in the repository
 FLOAT, LOW = '#7a869a', '#1565c0'

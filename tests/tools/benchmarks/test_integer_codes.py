@@ -13,7 +13,7 @@ from tests.helpers.engines import need
 from tools.benchmarks import integer_codes
 
 CONFIGS = Path(__file__).parents[3] / 'configs' / 'bccd'
-NAME = 'retinanet_r18-c16_fpn_mlbn-w4a4_6e_bccd'
+NAME = 'retinanet_r18-c16_fpn_mlbn-w4a4_1xb8-6e_bccd'
 
 
 @needs_bccd

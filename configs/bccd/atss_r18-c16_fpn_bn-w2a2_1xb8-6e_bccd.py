@@ -1,0 +1,4 @@
+_base_ = './atss_r18-c16_fpn_mlbn-w2a2_1xb8-6e_bccd.py'
+
+model = dict(bbox_head=dict(norm_cfg=dict(_delete_=True, type='BN')))
+load_from = 'work_dirs/atss_r18-c16_fpn_bn_1xb8-12e_bccd/epoch_12.pth'

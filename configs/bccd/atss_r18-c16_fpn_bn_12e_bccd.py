@@ -1,3 +1,0 @@
-_base_ = './atss_r18-c16_fpn_mlbn_12e_bccd.py'
-
-model = dict(bbox_head=dict(norm_cfg=dict(_delete_=True, type='BN')))

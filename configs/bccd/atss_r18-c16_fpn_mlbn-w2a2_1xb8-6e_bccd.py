@@ -1,0 +1,19 @@
+_base_ = ['./atss_r18-c16_fpn_mlbn_1xb8-12e_bccd.py', '../_base_/low_bit.py']
+
+model = dict(
+    type='mmaqd.QuantizedDetector',
+    detector='ATSS',
+    quantization=dict(
+        weight_quantizer=dict(type='mmaqd.LIQWeightQuantizer', bit_width=2),
+        input_quantizer=dict(type='mmaqd.LIQActivationQuantizer', bit_width=2),
+        rules=_base_.atss_rules))
+
+custom_hooks = [
+    *_base_.low_bit_hooks,
+    dict(type='mmaqd.ChannelsLastHook'),
+    dict(type='mmaqd.CompileKernelsHook'),
+]
+max_epochs = 6
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = _base_.six_epochs
+load_from = 'work_dirs/atss_r18-c16_fpn_mlbn_1xb8-12e_bccd/epoch_12.pth'

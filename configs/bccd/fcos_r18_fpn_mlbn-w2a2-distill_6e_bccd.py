@@ -1,6 +1,0 @@
-_base_ = ['./fcos_r18_fpn_mlbn-w2a2_6e_bccd.py', '../_base_/distillation.py']
-
-model = dict(
-    distillation=dict(
-        checkpoint='work_dirs/fcos_r18_fpn_mlbn_12e-6e_bccd/epoch_6.pth',
-        losses=_base_.distillation_losses))

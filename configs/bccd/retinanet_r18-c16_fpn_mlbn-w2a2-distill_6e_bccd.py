@@ -1,8 +1,0 @@
-_base_ = ['./retinanet_r18-c16_fpn_mlbn-w4a4_6e_bccd.py', '../_base_/distillation.py']
-
-model = dict(
-    quantization=dict(
-        weight_quantizer=dict(bit_width=2, center=True), input_quantizer=dict(bit_width=2)),
-    distillation=dict(
-        checkpoint='work_dirs/retinanet_r18-c16_fpn_mlbn_12e_bccd/epoch_12.pth',
-        losses=_base_.neck_and_output_losses))

@@ -1,5 +1,0 @@
-_base_ = './retinanet_r18_fpn_mlbn-w4a4_6e_bccd.py'
-
-model = dict(
-    quantization=dict(
-        weight_quantizer=dict(bit_width=2, center=True), input_quantizer=dict(bit_width=2)))

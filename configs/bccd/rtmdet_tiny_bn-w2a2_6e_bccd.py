@@ -1,4 +1,0 @@
-_base_ = './rtmdet_tiny_mlbn-w2a2_6e_bccd.py'
-
-model = dict(bbox_head=dict(norm_cfg=dict(_delete_=True, type='BN')))
-load_from = 'work_dirs/rtmdet_tiny_bn_12e_bccd/epoch_12.pth'

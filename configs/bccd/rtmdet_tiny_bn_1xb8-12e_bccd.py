@@ -1,0 +1,3 @@
+_base_ = './rtmdet_tiny_mlbn_1xb8-12e_bccd.py'
+
+model = dict(bbox_head=dict(norm_cfg=dict(_delete_=True, type='BN')))
