@@ -178,6 +178,8 @@ def _unpacked(tensors: Mapping[str, Tensor], layers: Mapping[str, Any]) -> dict[
             raise ValueError(f'{key} holds an index that is no code of {grid}')
         codes = grid.codes(indices).view(shape)
         scale = _spread_scale(tensors, key, codes, layer.get('axis', 0))
+        if scale.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f'{key} has a scale of {scale.dtype}, expected float32 or float64')
         state[key] = codes.to(scale.dtype).mul_(scale)
     return state
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .blocks import blocks, is_one_block
+from .blocks import CPU_BLOCK, blocks
 from .grid import IntegerGrid
 from .one_pass import flat_for_one_pass, one_pass
 
@@ -135,10 +135,12 @@ class FakeQuantizeKernel:
         """
         return self.bind(x, *parameters).gradients(grad, x, fake_quantized)
 
+    def _takes_whole(self, x: Tensor) -> bool:
+        """Whether the formulas are for ``x`` as it is, not for parts of it."""
+        return self.axis is not None or x.numel() <= CPU_BLOCK and not self.is_compiled
+
     def _apply(self, function: Callable, terms: Any, *tensors: Tensor) -> list:
         """Results of ``function`` for all parts of the tensors, in the cheapest way there is."""
-        if self.axis is not None or is_one_block(tensors[0]) and not self.is_compiled:
-            return [function(terms, *tensors)]
         if self.is_compiled:
             flat = flat_for_one_pass(*tensors)
             if flat is not None:
@@ -146,12 +148,15 @@ class FakeQuantizeKernel:
         return [function(terms, *parts) for parts in blocks(*tensors)]
 
     def _fake_quantize(self, terms: Any, out: Tensor, x: Tensor) -> None:
+        if out.dtype == x.dtype and x.dtype in _COMPUTED_AS_THEY_ARE:
+            self._write_codes(out, x, terms)
+            self._dequantize(out, terms)
+            return
         x = compute_dtype(x)
-        fake_quantized = out if out.dtype == x.dtype else torch.empty_like(x)
+        fake_quantized = torch.empty_like(x)
         self._write_codes(fake_quantized, x, terms)
         self._dequantize(fake_quantized, terms)
-        if fake_quantized is not out:
-            out.copy_(fake_quantized)
+        out.copy_(fake_quantized)
 
     def _differentiate(self,
                        terms: Any,
@@ -188,23 +193,29 @@ class ByOperations(NamedTuple):
     terms: Any
 
     def fake_quantize(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        fake_quantized = torch.empty_like(x, dtype=dtype)
-        self.kernel._apply(self.kernel._fake_quantize, self.terms, fake_quantized, x)
+        kernel, fake_quantized = self.kernel, torch.empty_like(x, dtype=dtype)
+        if kernel._takes_whole(x):
+            kernel._fake_quantize(self.terms, fake_quantized, x)
+        else:
+            kernel._apply(kernel._fake_quantize, self.terms, fake_quantized, x)
         return fake_quantized
 
     def gradients(self, grad: Tensor, x: Tensor, fake_quantized: Tensor) -> tuple[Tensor, ...]:
-        kernel = self.kernel
+        kernel, dtype = self.kernel, x.dtype
+        if grad.dtype != dtype:
+            grad = grad.to(torch.promote_types(grad.dtype, dtype))
+        known = [fake_quantized] if fake_quantized.dtype == _computing(dtype) else []
+        if kernel._takes_whole(x):
+            sums = kernel._differentiate(self.terms, grad, x, *known)
+        else:
+            parts = kernel._apply(kernel._differentiate, self.terms, grad, x, *known)
+            sums = parts[0] if len(parts) == 1 else [
+                torch.stack(part).sum(dim=0) for part in zip(*parts)
+            ]
         factor = kernel.parameter_gradient_factor(x)
-        if grad.dtype != x.dtype:
-            grad = grad.to(torch.promote_types(grad.dtype, x.dtype))
-        known = [fake_quantized] if fake_quantized.dtype == _computing(x.dtype) else []
-        parts = kernel._apply(kernel._differentiate, self.terms, grad, x, *known)
-        sums = parts[0] if len(parts) == 1 else [
-            torch.stack(part).sum(dim=0) for part in zip(*parts)
-        ]
         if factor != 1:
             sums = [each * factor for each in sums]
-        return (grad.to(x.dtype), *sums)
+        return (grad if grad.dtype == dtype else grad.to(dtype), *sums)
 
 
 class FloatKernel(FakeQuantizeKernel):

@@ -36,7 +36,7 @@ def _step(floored: Tensor, qmax: int) -> Tensor:
 
 def _takes_numbers(values: Tensor) -> bool:
     """Whether numbers are as exact as tensors: operations on a CPU, where they are also faster."""
-    return values.device.type == 'cpu' and not is_compiling()
+    return values.is_cpu and not is_compiling()
 
 
 def lsq_gradient_factor(numel: int, qmax: int) -> float:
@@ -123,7 +123,7 @@ class IntervalKernel(FakeQuantizeKernel):
     def _write_codes(self, out: Tensor, x: Tensor, terms: IntervalTerms) -> None:
         grid = self.grid
         torch.div(x, terms.interval, out=out)
-        round_half_even(out.clamp_(-1 if grid.signed else 0, 1).mul_(grid.qmax), out=out)
+        round_half_even(out.clamp_(-1 if grid.qmin else 0, 1).mul_(grid.qmax), out=out)
 
     def _dequantize(self, codes: Tensor, terms: IntervalTerms) -> None:
         codes.mul_(terms.scale)

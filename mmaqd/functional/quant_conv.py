@@ -76,7 +76,7 @@ class _QuantConv2d(torch.autograd.Function):
         needs_x, needs_w, needs_bias, *needed = ctx.needs_input_grad[3:]
         grad_x, grad_w, grad_b = geometry.backward(
             grad, x_q, weight_q, bias is not None,
-            (needs_x or any(needed[:split]), needs_w or any(needed[split:]), needs_bias))
+            (needs_x or True in needed[:split], needs_w or True in needed[split:], needs_bias))
         grad_x, *of_inputs = _gradients(inputs, grad_x, x, x_q, split)
         grad_w, *of_weights = _gradients(weights, grad_w, weight, weight_q, len(needed) - split)
         grad_b = None if grad_b is None else grad_b.to(bias.dtype)

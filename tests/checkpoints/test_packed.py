@@ -183,6 +183,17 @@ def test_forged_files_with_the_right_checksums(layers, tmp_path):
         read_checkpoint(written(joined(header, data), tmp_path))
 
 
+def test_a_scale_of_half_precision_is_no_scale(tmp_path):
+    """Codes times it would be other numbers than codes times the same scale in single precision."""
+    state = layer((5, 3, 3, 3), symmetric_weight_grid(3))
+    content = packed({
+        key: value.half() if key.endswith('scale') else value
+        for key, value in state.items()
+    })
+    with pytest.raises(CheckpointError, match='scale of torch.float16'):
+        read_checkpoint(written(content, tmp_path))
+
+
 def test_without_safetensors(tmp_path, monkeypatch):
     state = layer((1, 1, 1, 1), symmetric_weight_grid(3))
     path = written(packed(state), tmp_path)

@@ -9,6 +9,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
+import torch
 from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
@@ -58,6 +59,13 @@ class MutationBench:
     def _same(self, state: Mapping[str, Tensor], stored: Mapping[str, Any]) -> bool:
         """Whether a model has the numbers that are stored."""
         raise NotImplementedError
+
+
+def same_numbers(state: Mapping[str, Tensor], stored: Mapping[str, Any]) -> bool:
+    """Whether a state has the numbers that are stored, which BN's counts of batches may lack."""
+    return all(key.endswith('num_batches_tracked') for key in state if key not in stored) and all(
+        isinstance(value, Tensor) and torch.equal(state[key], value.to(state[key].dtype))
+        and torch.equal(state[key].to(value.dtype), value) for key, value in stored.items())
 
 
 def run(bench_class: Callable[[Path, int], MutationBench], description: str) -> None:

@@ -20,7 +20,7 @@ from mmaqd.checkpoints import packed as format_of_files
 from mmaqd.export import store_codes
 from tests.helpers.detector import build, build_calibrated, model_cfg
 
-from .mutation_bench import OF_BYTES, MutationBench, Stored, by_name, run
+from .mutation_bench import OF_BYTES, MutationBench, Stored, by_name, run, same_numbers
 
 Tensors = dict[str, Tensor]
 Metadata = dict[str, Any]
@@ -160,9 +160,7 @@ class PackedBench(MutationBench):
             return {}  # what holds no state can't be equal to one
 
     def _same(self, state: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> bool:
-        return state.keys() == stored.keys() and all(
-            torch.equal(state[key], value.to(state[key].dtype))
-            and torch.equal(state[key].to(value.dtype), value) for key, value in stored.items())
+        return bool(stored) and same_numbers(state, stored)
 
 
 if __name__ == '__main__':

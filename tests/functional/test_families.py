@@ -1,6 +1,8 @@
 """What holds for the kernels of every family (Hypothesis looks for a counterexample)."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -96,7 +98,7 @@ def test_empty_batch(case) -> None:
 
 @pytest.mark.parametrize('case', CASES.values(), ids=CASES.keys())
 def test_kernels_are_values(case) -> None:
-    twin = type(case.kernel)(**vars(case.kernel))
+    twin = replace(case.kernel)
     assert twin == case.kernel and hash(twin) == hash(case.kernel)
     with pytest.raises(AttributeError):
         case.kernel.bit_width = 3

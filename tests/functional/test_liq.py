@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Callable
 
 import pytest
@@ -150,7 +151,7 @@ def test_per_channel_is_per_tensor_for_each_channel(bits: int, factor: bool) -> 
 def test_gradient_factor_scales_the_interval_gradient_only(kernel, shape, v, factor) -> None:
     x, grad = torch.randn(2, *shape, dtype=torch.float64)
     v = torch.tensor(v, dtype=torch.float64)
-    scaled = type(kernel)(**{**kernel.__dict__, 'gradient_factor': True})
+    scaled = replace(kernel, gradient_factor=True)
     grad_x, grad_v = kernel_gradients(kernel, grad, x, v)
     scaled_x, scaled_v = kernel_gradients(scaled, grad, x, v)
     assert torch.equal(scaled_x, grad_x)
