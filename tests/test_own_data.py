@@ -60,9 +60,7 @@ def test_every_command(folder: Path, monkeypatch: pytest.MonkeyPatch, form: str,
     copying, *commands = commands_of(PAGE)
     (folder / 'my_detector').mkdir()
     assert copying == ['cp', '-r', 'configs/own_data', 'my_detector']
-    for path in TEMPLATE.glob('*.py'):
-        (folder / 'my_detector' / path.name).write_text(path.read_text())
-    edit(folder / 'my_detector' / 'my_data.py', annotations=form, **EDITED)
+    edit(copied(folder / 'my_detector') / 'my_data.py', annotations=form, **EDITED)
     images = 'data/own/images' if form == 'coco' else 'data/own/JPEGImages'
     for command in commands:
         command = [word.replace('epoch_12.pth', 'epoch_1.pth') for word in command]
@@ -91,6 +89,27 @@ def test_the_low_bit_model_is_the_float_twin_quantized():
     assert twin.backbone.pop('init_cfg').type == 'mmaqd.FoldInputStd'
     assert low.backbone.pop('init_cfg') is None  # load_from brings all weights
     assert low == twin
+
+
+def copied(folder: Path) -> Path:
+    for path in TEMPLATE.glob('*.py'):
+        (folder / path.name).write_text(path.read_text())
+    return folder
+
+
+def test_fewer_channels_go_through_the_whole_model(tmp_path: Path):
+    edit(copied(tmp_path) / 'my_data.py', channels=16, backbone_checkpoint=None)
+    model = Config.fromfile(tmp_path / 'float.py').model
+    assert model.backbone.base_channels == 16 and model.backbone.init_cfg is None
+    assert list(model.neck.in_channels) == [16, 32, 64, 128]
+    head = model.bbox_head
+    assert {model.neck.out_channels, head.in_channels, head.feat_channels} == {64}
+
+
+def test_fewer_channels_than_the_checkpoint_has_are_refused(tmp_path: Path):
+    edit(copied(tmp_path) / 'my_data.py', channels=16)
+    with pytest.raises(ValueError, match='resnet18 is for 64, but got 16.*backbone_checkpoint'):
+        Config.fromfile(tmp_path / 'float.py')
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path):

@@ -8,6 +8,10 @@ _base_ = [
 
 # Plain BN: SyncBN is for several GPUs. See configs/retinanet for that.
 norm_cfg = dict(type='BN', requires_grad=True)
+channels = _base_.channels
+if channels != 64 and _base_.backbone_checkpoint:
+    raise ValueError(f'channels: {_base_.backbone_checkpoint} is for 64, but got {channels}. Set '
+                     'backbone_checkpoint = None.')
 init_cfg = dict(
     type='mmaqd.FoldInputStd',  # the checkpoint expects an image divided by this std
     checkpoint=_base_.backbone_checkpoint,
@@ -18,14 +22,21 @@ model = dict(
     data_preprocessor=dict(mean=[124, 116, 104], std=[1, 1, 1]),
     backbone=dict(
         depth=18,
+        base_channels=channels,
         frozen_stages=-1,
         norm_cfg=norm_cfg,
         norm_eval=False,
         init_cfg=init_cfg if _base_.backbone_checkpoint else None),
-    neck=dict(in_channels=[64, 128, 256, 512], norm_cfg=norm_cfg, act_cfg=dict(type='ReLU')),
+    neck=dict(
+        in_channels=[channels, 2 * channels, 4 * channels, 8 * channels],
+        out_channels=4 * channels,
+        norm_cfg=norm_cfg,
+        act_cfg=dict(type='ReLU')),
     bbox_head=dict(
         type='mmaqd.AQDRetinaHead',
         num_classes=len(_base_.classes),
+        in_channels=4 * channels,
+        feat_channels=4 * channels,
         norm_cfg=dict(type='mmaqd.MultiLevelBN', num_levels=5)))
 
 # Two checkpoints are kept, so that one is whole whenever the run is killed.

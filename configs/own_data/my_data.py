@@ -11,6 +11,7 @@ batch_size = 4  # images a process; few bits want many small batches
 max_epochs = 24  # in float; as many as it takes until AP stops rising
 low_bit_epochs = 12
 backbone_checkpoint = 'torchvision://resnet18'  # downloaded; None to train from scratch
+channels = 64  # of the first stage; 16, without a checkpoint, trains on CPU cores
 # ------------------------------------------------------------------------------------------------
 
 if annotations == 'coco':

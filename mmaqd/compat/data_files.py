@@ -10,10 +10,26 @@ from mmengine.config import Config
 
 
 class DataFile(NamedTuple):
-    """A file or folder that a config names: the dotted key, and the path it comes to."""
+    """A file or folder that a config names.
+
+    Attributes:
+        key: Its dotted key.
+        path: What that comes to.
+        root: The ``data_root`` that it is looked for in, if there is one.
+    """
 
     key: str
     path: str
+    root: str = ''
+
+    @property
+    def remedy(self) -> str:
+        """The option that says where it is: the root where that is missing, else its own key."""
+        if self.root and not osp.exists(self.root):
+            owner = self.key.split('.ann_file')[0].split('.data_prefix')[0]
+            return f'{owner}.data_root=/where/they/are'
+        where = f'path/below/{self.root}' if self.root else '/where/it/is'
+        return f'{self.key}={where}'
 
 
 def check_data_files(cfg: Config, splits: Sequence[str] = ('train', 'val', 'test')) -> None:
@@ -39,14 +55,8 @@ def check_data_files(cfg: Config, splits: Sequence[str] = ('train', 'val', 'test
         f'Data that the config names are missing (relative paths are looked for from '
         f'{os.getcwd()}):\n{lines}\n'
         f'Link the data to where they are expected (ln -s /where/they/are data/NAME), or set the '
-        f'keys, for example --cfg-options {_key_to_set(missing[0].key)}=/where/they/are . The '
-        'ann_file of an evaluator is not joined with data_root: set it as well.')
-
-
-def _key_to_set(key: str) -> str:
-    """The key that moves a missing file: the root of its dataset, if it has one."""
-    owner = key.split('.ann_file')[0].split('.data_prefix')[0]
-    return f'{owner}.data_root' if 'dataset' in owner else key
+        f'keys, for example --cfg-options {missing[0].remedy} . The ann_file of an evaluator is '
+        'not joined with data_root: set it as well.')
 
 
 def local_datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
@@ -84,7 +94,7 @@ def _dataset_files(dataset: dict, key: str) -> Iterator[DataFile]:
         names[f'data_prefix.{name}'] = prefix
     for name, value in names.items():
         if isinstance(value, str) and value and '://' not in value + root:
-            yield DataFile(f'{key}.{name}', osp.join(root, value))
+            yield DataFile(f'{key}.{name}', osp.join(root, value), root)
 
 
 def _evaluator_files(evaluator: Any, key: str) -> Iterator[DataFile]:

@@ -49,8 +49,22 @@ def test_missing_annotations_are_named(cfg, tmp_path, remove, key):
         check_data_files(cfg, [part])
     assert f'  {key}: {tmp_path / remove}\n' in str(error.value)
     assert 'ln -s' in str(error.value)
-    to_set = key.replace('ann_file', 'data_root') if 'dataset' in key else key
-    assert f'--cfg-options {to_set}=' in str(error.value)
+    assert f'--cfg-options {key}=' in str(error.value)
+
+
+@pytest.mark.parametrize('root_is_there, option', [
+    (True, 'val_dataloader.dataset.data_prefix.img=path/below/'),
+    (False, 'val_dataloader.dataset.data_root=/where/they/are'),
+])
+def test_the_key_to_set_is_that_of_what_is_missing(cfg, tmp_path, root_is_there, option):
+    dataset = cfg.val_dataloader.dataset
+    if not root_is_there:
+        dataset.data_root = str(tmp_path / 'elsewhere')
+    dataset.ann_file = ''
+    dataset.data_prefix = dict(img='pictures/')
+    with pytest.raises(FileNotFoundError) as error:
+        check_data_files(cfg, ['val'])
+    assert f'--cfg-options {option}' in str(error.value)
 
 
 def test_missing_folder_is_named(cfg, tmp_path):
