@@ -43,3 +43,9 @@ low_bit_hooks = [
     dict(type='mmaqd.InitializeIntervalsHook'),
     dict(type='mmaqd.LogIntervalsHook'),
 ]
+# The same numbers, sooner.
+fast_low_bit_hooks = [
+    *low_bit_hooks,
+    dict(type='mmaqd.ChannelsLastHook'),
+    dict(type='mmaqd.CompileKernelsHook'),
+]

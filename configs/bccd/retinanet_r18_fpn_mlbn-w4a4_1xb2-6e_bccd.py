@@ -9,11 +9,7 @@ model = dict(
         input_quantizer=dict(type='mmaqd.LIQActivationQuantizer', bit_width=4),
         rules=_base_.retinanet_rules))
 
-custom_hooks = [
-    *_base_.low_bit_hooks,
-    dict(type='mmaqd.ChannelsLastHook'),
-    dict(type='mmaqd.CompileKernelsHook'),
-]
+custom_hooks = _base_.fast_low_bit_hooks
 # Few bits need many iterations: docs/recipes.md.
 train_dataloader = dict(batch_size=2)
 max_epochs = 6

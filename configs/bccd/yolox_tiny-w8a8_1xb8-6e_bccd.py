@@ -9,11 +9,7 @@ model = dict(
         input_quantizer=dict(type='mmaqd.LIQActivationQuantizer', bit_width=8, signed=True),
         rules=_base_.yolox_rules))
 
-custom_hooks = [
-    *_base_.low_bit_hooks,
-    dict(type='mmaqd.ChannelsLastHook'),
-    dict(type='mmaqd.CompileKernelsHook'),
-]
+custom_hooks = _base_.fast_low_bit_hooks
 max_epochs = 6
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = _base_.six_epochs

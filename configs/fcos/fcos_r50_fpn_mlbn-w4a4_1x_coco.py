@@ -1,14 +1,5 @@
-_base_ = ['./fcos_r50_fpn_mlbn_1x_coco.py', '../_base_/low_bit.py']
+_base_ = './fcos_r18_fpn_mlbn-w4a4_1x_coco.py'
 
 model = dict(
-    type='mmaqd.QuantizedDetector',
-    detector='FCOS',
-    backbone=dict(init_cfg=None),  # load_from brings all weights
-    quantization=dict(
-        weight_quantizer=dict(type='mmaqd.LIQWeightQuantizer', bit_width=4),
-        input_quantizer=dict(type='mmaqd.LIQActivationQuantizer', bit_width=4),
-        rules=_base_.fcos_rules))
-
-custom_hooks = _base_.low_bit_hooks
-optim_wrapper = dict(optimizer=dict(lr=0.002))
+    backbone=dict(depth=50), neck=dict(in_channels=[256, 512, 1024, 2048]))
 load_from = 'work_dirs/fcos_r50_fpn_mlbn_1x_coco/epoch_12.pth'

@@ -1,13 +1,10 @@
 _base_ = [
     __import__('mmaqd').upstream_config_path('tood/tood_r50_fpn_1x_coco.py'),
     '../_base_/full_bn_r18.py',
-    '../_base_/mmaqd_runtime.py',
 ]
 
 model = dict(
-    data_preprocessor=_base_.integer_image,
-    backbone=_base_.r18_backbone,
-    neck=_base_.r18_neck,
+    **_base_.full_bn_r18,
     bbox_head=dict(type='mmaqd.MultiLevelHead', head='TOODHead', norm_cfg=_base_.multi_level_norm))
 
 train_dataloader = _base_.exact_loader
