@@ -1,5 +1,6 @@
 """Latencies of ONNX files in ONNX Runtime and OpenVINO, measured in turn, in one run.
 
+    mmaqd benchmark float.onnx 4bit.onnx
     mmaqd benchmark onnxruntime:float=float.onnx onnxruntime:4bit=ort.onnx \
         openvino:float=float.onnx openvino:4bit=ov.onnx --threads 2 --plot latency.png
 
@@ -8,6 +9,7 @@ The first file of an engine is the one that the others are compared with.
 from __future__ import annotations
 
 import argparse
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Sequence
 
 from .command_line import command_line
@@ -23,15 +25,14 @@ def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespa
     parser.add_argument(
         'files',
         nargs='+',
-        metavar='ENGINE:NAME=FILE',
-        help='onnxruntime or openvino, a name for the table, and the ONNX file')
+        metavar='[ENGINE:NAME=]FILE',
+        help='onnxruntime (the default) or openvino, a name for the table, and the ONNX file')
     parser.add_argument(
         '--shape',
         type=int,
         nargs=4,
-        default=(1, 3, 640, 640),
         metavar=('N', 'C', 'H', 'W'),
-        help='of the input (%(default)s)')
+        help='of the input, by default that of each file')
     parser.add_argument('--threads', type=int, default=1, help='of each engine (%(default)s)')
     parser.add_argument('--rounds', type=int, default=20, help='runs of each file (%(default)s)')
     parser.add_argument('--plot', help='picture of the latencies as bars')
@@ -40,7 +41,9 @@ def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespa
 
 
 def parse_file(text: str) -> tuple[tuple[str, str], str]:
-    """Name, engine and path of ENGINE:NAME=FILE."""
+    """Name, engine and path of ENGINE:NAME=FILE, or of a path alone."""
+    if '=' not in text:
+        return (PurePath(text).stem, 'onnxruntime'), text
     head, _, path = text.partition('=')
     engine, _, name = head.partition(':')
     if not (engine and name and path):
@@ -74,6 +77,8 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     """Measure as the command line says."""
     args = parse_args(argv, prog)
     files = dict(parse_file(each) for each in args.files)
+    if len(files) < len(args.files):
+        raise SystemExit('Two files have one name: give each its own, ENGINE:NAME=FILE.')
     with command_line():
         from mmaqd.export.latency import measure, profile
         latencies = measure(files, args.shape, args.threads, args.rounds)

@@ -40,56 +40,81 @@ class Latency:
 
 
 def measure(files: Mapping[tuple[str, str], str],
-            shape: Sequence[int],
+            shape: Sequence[int] | None = None,
             threads: int = 1,
             rounds: int = 20) -> list[Latency]:
     """Run files in turn, round by round.
 
     Args:
         files: Path of a file by its name and the engine that runs it.
-        shape: Of the input, (N, C, H, W).
+        shape: Of the input, (N, C, H, W); None for that of each file.
         threads: Of each engine.
         rounds: Measurements of each file; one more is not counted.
 
     Raises:
+        FileNotFoundError: There is no such file.
         MissingPackage: An engine is not installed.
+        ValueError: A file is no ONNX file, or takes no input of that shape.
     """
     runs = {key: load(key[1], path, threads) for key, path in files.items()}
-    pixels = np.random.default_rng(0).integers(0, 256, shape)
+    pixels = {key: _pixels(files[key], run.shape, shape) for key, run in runs.items()}
     times: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
     for _ in range(rounds + 1):
         for key, run in runs.items():
             start = time.perf_counter()
-            run(pixels)
+            run(pixels[key])
             times[key].append(1e3 * (time.perf_counter() - start))
     return [Latency(*key, tuple(each[1:])) for key, each in times.items()]
 
 
 def load(engine: str, path: str, threads: int = 1) -> Run:
-    """A function that runs a file.
+    """A function that runs a file, with the ``shape`` of its input, None for a size that is free.
 
     Raises:
+        FileNotFoundError: There is no such file.
         MissingPackage: The engine is not installed.
-        ValueError: It is unknown.
+        ValueError: It is unknown, or can't read the file.
     """
     loaders = {'onnxruntime': _load_onnxruntime, 'openvino': _load_openvino}
     if engine not in loaders:
         raise ValueError(f'{engine!r} is no engine; there are {", ".join(ENGINES)}.')
-    return loaders[engine](path, threads)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{path!r} does not exist: tools/deployment/export.py writes it.')
+    try:
+        return loaders[engine](path, threads)
+    except MissingPackage:
+        raise
+    except Exception as error:  # of the engines' own kinds
+        raise ValueError(f'{path!r} is no ONNX file that {engine} can run: {error}') from error
 
 
 def profile(engine: str,
             path: str,
-            shape: Sequence[int],
+            shape: Sequence[int] | None = None,
             threads: int = 1,
             runs: int = 5) -> list[tuple[str, float, float]]:
-    """Operators, milliseconds of one run, and their share, the slowest first."""
+    """Operators, milliseconds of one run, and their share, the slowest first.
+
+    Args and errors are those of :func:`measure`.
+    """
     profiler = {'onnxruntime': _profile_onnxruntime, 'openvino': _profile_openvino}[engine]
-    pixels = np.random.default_rng(0).integers(0, 256, shape)
+    pixels = _pixels(path, load(engine, path, threads).shape, shape)
     spent = profiler(path, pixels, threads, runs)
     total = sum(spent.values())
     rows = sorted(spent.items(), key=lambda item: -item[1])
     return [(operator, each / runs, each / total) for operator, each in rows]
+
+
+def _pixels(path: str, own: Sequence[int | None], asked: Sequence[int] | None) -> np.ndarray:
+    """An image of the shape that is asked for, or of a file's own."""
+    shape = own if asked is None else asked
+    if None in shape:
+        raise ValueError(f'{path!r} takes images of any size; say which: --shape N C H W.')
+    if len(own) != len(shape) or any(a not in (None, b) for a, b in zip(own, shape)):
+        sizes = ' x '.join('any' if each is None else str(each) for each in own)
+        raise ValueError(f'{path!r} takes an input of {sizes}, but --shape says '
+                         f'{" x ".join(map(str, shape))}. Leave --shape out to take its own.')
+    return np.random.default_rng(0).integers(0, 256, shape)
 
 
 def _load_onnxruntime(path: str, threads: int, trace: str = '') -> Run:
@@ -110,6 +135,7 @@ def _load_onnxruntime(path: str, threads: int, trace: str = '') -> Run:
         return session.run(None, {given.name: pixels.astype(dtype)})
 
     run.session = session
+    run.shape = [each if isinstance(each, int) else None for each in given.shape]
     return run
 
 
@@ -125,6 +151,10 @@ def _load_openvino(path: str, threads: int, counters: bool = False) -> Run:
         return request.infer([pixels.astype(dtype)])
 
     run.request = request
+    run.shape = [
+        each.get_length() if each.is_static else None
+        for each in request.model_inputs[0].partial_shape
+    ]
     return run
 
 

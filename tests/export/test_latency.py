@@ -24,6 +24,33 @@ def test_files_are_measured_and_profiled(engine: str, tmp_path) -> None:
     assert sum(share for _, _, share in rows) == pytest.approx(1)
 
 
+@pytest.fixture
+def path(request, tmp_path) -> str:
+    need('onnx', request.getfixturevalue('engine'))
+    engine, path = request.getfixturevalue('engine'), tmp_path / 'detector.onnx'
+    path.write_bytes(to_onnx(random_detector(0), *SHAPE[2:], engine=engine).SerializeToString())
+    return str(path)
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_the_shape_is_that_of_the_file(engine: str, path: str) -> None:
+    assert list(load(engine, path).shape) == list(SHAPE)
+    found, = measure({('one', engine): path}, rounds=1)
+    assert len(found.repeats) == 1
+    with pytest.raises(ValueError, match='takes an input of 1 x 3 x 24 x 32, but --shape says 1 x'):
+        measure({('one', engine): path}, (1, 3, 64, 64))
+
+
+@pytest.mark.parametrize('engine', ENGINES)
+def test_what_is_no_file_is_said_in_a_sentence(engine: str, tmp_path) -> None:
+    need('onnx', engine)
+    with pytest.raises(FileNotFoundError, match='export.py writes it'):
+        load(engine, str(tmp_path / 'none.onnx'))
+    (tmp_path / 'text.onnx').write_text('text')
+    with pytest.raises(ValueError, match=f'no ONNX file that {engine} can run'):
+        load(engine, str(tmp_path / 'text.onnx'))
+
+
 def test_the_median_is_of_all_rounds() -> None:
     assert Latency('a', 'openvino', (3.0, 1.0, 100.0)).median == 3.0
 
