@@ -62,8 +62,11 @@ def current_config(path: str) -> str:
         return path
     for new in sorted(old.parent.glob('*.py')):
         if _BATCH.sub('_', new.name) == old.name:
-            warnings.warn(f'The config {old.name} is called {new.name} now: names tell the batch. '
-                          'The old name will go in 0.4.', FutureWarning, stacklevel=2)
+            warnings.warn(
+                f'The config {old.name} is called {new.name} now: names tell the batch. '
+                'The old name will go in 0.4.',
+                FutureWarning,
+                stacklevel=2)
             return str(new)
     return path
 

@@ -17,5 +17,6 @@ model = dict(
             norm='stem.0.bn')))
 
 train_dataloader = dict(persistent_workers=False, worker_init_fn=dict(type='mmaqd.seed_worker'))
-# Upstream leaves the 16 of schedule_1x.py here, and --auto-scale-lr would make 16 times as much of its lr.
+# Upstream leaves the 16 of schedule_1x.py here: --auto-scale-lr would make 16 times as much of its
+# learning rate.
 auto_scale_lr = dict(base_batch_size=256)

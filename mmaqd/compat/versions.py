@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import re
+import warnings
+from importlib import metadata
 from types import ModuleType
 from typing import NamedTuple
 
@@ -87,6 +89,26 @@ def check_versions() -> None:
     _check('mmengine', stack.mmengine)
     _check_mmdet(stack)
     _check_operators(stack)
+    _warn_of_two_stacks()
+
+
+def _warn_of_two_stacks() -> None:
+    """Warn where distributions of both stacks wrote the same files, of which pip says nothing."""
+    names = [[getattr(stack, module).distribution for module in ('mmengine', 'mmcv', 'mmdet')]
+             for stack in STACKS]
+    both = [f'{a} and {b}' for a, b in zip(*names) if _is_installed(a) and _is_installed(b)]
+    if both:
+        every = ' '.join(name for stack in names for name in stack)
+        warnings.warn(
+            f'{", ".join(both)} are installed into the same files, and what is imported may be a '
+            f'mixture. Have one stack: pip uninstall -y {every}, then {_install_either()}')
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        return bool(metadata.version(distribution))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def _check(module: str, package: Package, remark: str = '') -> None:

@@ -10,7 +10,7 @@ import mmengine
 import pytest
 import torch
 
-from mmaqd.compat import check_versions
+from mmaqd.compat import check_versions, versions
 
 MODULES = dict(torch=torch, mmengine=mmengine, mmcv=mmcv, mmdet=mmdet)
 
@@ -136,3 +136,25 @@ def _fail_import(monkeypatch, module: str, error: Exception) -> None:
         return real(name)
 
     monkeypatch.setattr(importlib, 'import_module', import_module)
+
+
+@pytest.mark.parametrize('installed, told', [
+    ((), None),
+    (('mmcv', 'mmengine', 'mmdet'), None),
+    (('mmcv', 'onedl-mmengine', 'onedl-mmdetection'), None),
+    (('mmcv', 'onedl-mmcv', 'mmengine', 'onedl-mmengine'),
+     'mmengine and onedl-mmengine, mmcv and onedl-mmcv are installed into the same files'),
+])
+def test_two_stacks_in_one_place_are_told(monkeypatch, recwarn, installed, told):
+    monkeypatch.setattr(versions, '_is_installed', lambda distribution: distribution in installed)
+    check_versions()
+    found = [str(each.message) for each in recwarn if 'same files' in str(each.message)]
+    assert bool(found) == bool(told)
+    if told:
+        assert found[0].startswith(
+            told) and 'pip uninstall -y mmengine mmcv mmdet onedl-mmengine' in found[0]
+
+
+def test_what_is_installed_is_asked_of_the_metadata():
+    assert versions._is_installed('torch')
+    assert not versions._is_installed('no-such-distribution')

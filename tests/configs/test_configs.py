@@ -339,7 +339,8 @@ def test_what_low_bit_configs_share_stands_once():
     for name in [*EVERY, *(f'_base_/{path.name}' for path in CONFIGS.glob('_base_/*.py'))]:
         for line in (CONFIGS / name).read_text().splitlines():
             places.setdefault(line.strip(), []).append(name)
-    typed = 'bccd/retinanet_r18-c16_fpn_mlbn-w4a4_1xb8-6e_bccd.py'  # with types and factors of its own
+    # With types and factors of its own.
+    typed = 'bccd/retinanet_r18-c16_fpn_mlbn-w4a4_1xb8-6e_bccd.py'
     assert set(places["pattern='backbone.conv1',"]) == {'_base_/low_bit.py', typed}
     assert set(places["dict(type='mmaqd.LogIntervalsHook'),"]) == {
         '_base_/low_bit.py', 'bccd/retinanet_r18-c16_fpn_mlbn-w2a2-progressive_1xb8-6e_bccd.py'

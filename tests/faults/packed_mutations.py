@@ -114,7 +114,8 @@ def change_layer(tensors: Tensors, metadata: Metadata, rng: random.Random) -> No
     key = rng.choice(list(layers))
     grid, shape = layers[key]['grid'], layers[key]['shape']
     layers[key] = rng.choice([
-        dict(grid=grid), dict(shape=shape), None, [], 'text',
+        dict(grid=grid),
+        dict(shape=shape), None, [], 'text',
         dict(grid=[grid[0] - 2, grid[1], grid[2]], shape=shape),
         dict(grid=[rng.randrange(-300, 300) for _ in range(3)], shape=shape),
         dict(grid=grid, shape=shape[::-1]),

@@ -23,8 +23,8 @@ class _Counting:
         return getattr(self.bound, name)
 
 
-def count_quantizations(monkeypatch: pytest.MonkeyPatch,
-                        *kernels: type[FakeQuantizeKernel]) -> Counter:
+def count_quantizations(monkeypatch: pytest.MonkeyPatch, *kernels:
+                        type[FakeQuantizeKernel]) -> Counter:
     """How often each kernel fake-quantized a tensor from now on, by the name of its class."""
     counted: Counter = Counter()
     for kernel in kernels:

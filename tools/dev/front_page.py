@@ -39,13 +39,11 @@ LABELS = {
     '3 bits': ((0, 50), 'center'),
     '2 bits': ((4, -72), 'center'),
 }
-DETECTING = {  # label: config, checkpoint
-    'float': ('retinanet_r18-c16_fpn_mlbn_1xb8-12e_bccd',
-              'work_dirs/retinanet_r18-c16_fpn_mlbn_1xb8-12e_bccd/epoch_12.pth'),
-    '4 bits': ('retinanet_r18-c16_fpn_mlbn-w4a4_1xb8-6e_bccd',
-               'configs/bccd/packed/retinanet_r18-c16_fpn_mlbn-w4a4_1xb8-6e_bccd.safetensors'),
-    '2 bits': ('retinanet_r18-c16_fpn_mlbn-w2a2-distill_1xb8-6e_bccd',
-               'configs/bccd/packed/retinanet_r18-c16_fpn_mlbn-w2a2-distill_1xb8-6e_bccd.safetensors'),
+SMALL = 'retinanet_r18-c16_fpn_mlbn'
+DETECTING = {  # label: config, and where the checkpoint of its name is
+    'float': (f'{SMALL}_1xb8-12e_bccd', 'work_dirs/{}/epoch_12.pth'),
+    '4 bits': (f'{SMALL}-w4a4_1xb8-6e_bccd', 'configs/bccd/packed/{}.safetensors'),
+    '2 bits': (f'{SMALL}-w2a2-distill_1xb8-6e_bccd', 'configs/bccd/packed/{}.safetensors'),
 }
 SHOWN = ('BloodImage_00057.jpg', )  # which lies in the repository
 FLOAT, LOW = '#7a869a', '#1565c0'
@@ -155,7 +153,7 @@ def draw_detections(path: Path) -> None:
             prefix = Path(folder, label.replace(' ', '_'))
             launch.test(
                 str(ROOT / 'configs' / 'bccd' / f'{name}.py'),
-                str(ROOT / checkpoint),
+                str(ROOT / checkpoint.format(name)),
                 work_dir=folder,
                 cfg_options={'test_evaluator.outfile_prefix': str(prefix)})
             results[label] = f'{prefix}.bbox.json'
