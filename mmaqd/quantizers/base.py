@@ -10,7 +10,6 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmaqd.functional import FakeQuantizeKernel, IntegerGrid, fake_quantize, least_error_interval
-from mmaqd.functional.blocks import is_compiling
 from mmaqd.functional.kernels import compute_dtype
 from mmaqd.functional.liq import MIN_INTERVAL
 
@@ -83,7 +82,6 @@ class Quantizer(nn.Module):
         self.is_fresh = True
         self._samples = Samples()
         self._known_initialized = False
-        self._seen_version = -1
 
     @property
     def bit_width(self) -> int:
@@ -149,18 +147,11 @@ class Quantizer(nn.Module):
         if not self._known_initialized:
             parameters = self.kernel_parameters
             self._known_initialized = True
-        if self.training and parameters and self._may_have_stepped(parameters[0]):
+        if self.training and parameters:
             # `.data`, because a shared conv has saved this parameter for the backward pass when it
-            # comes here for the next level. It does not count as a version, a step does.
+            # comes here for the next level. At every call: fused optimizers count no version.
             parameters[0].data.clamp_(min=MIN_INTERVAL)
         return parameters
-
-    def _may_have_stepped(self, parameter: nn.Parameter) -> bool:
-        """Whether an optimizer may have changed the parameter since this was asked last."""
-        if is_compiling():
-            return True
-        before, self._seen_version = self._seen_version, parameter._version
-        return before != self._seen_version
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fake_quantize(x)

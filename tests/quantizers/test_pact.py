@@ -47,6 +47,17 @@ def test_negative_input_is_refused_while_calibrating() -> None:
         quantizer.observe(torch.tensor([1.0, -0.1]))
 
 
+def test_it_stays_positive_under_an_optimizer_that_counts_no_version() -> None:
+    quantizer = PACTActivationQuantizer(4)
+    optimizer = torch.optim.SGD(quantizer.parameters(), lr=1e3, fused=True)
+    for _ in range(2):
+        quantizer(torch.full((8, ), 100.0)).sum().backward()  # alpha shrinks
+        optimizer.step()
+        assert quantizer.alpha.item() < 0
+        quantizer(torch.rand(8))
+        assert quantizer.alpha.item() == pytest.approx(1e-6)
+
+
 def test_training_keeps_alpha_positive() -> None:
     quantizer = PACTActivationQuantizer(4)
     with torch.no_grad():
