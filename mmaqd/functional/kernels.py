@@ -95,7 +95,8 @@ class FakeQuantizeKernel:
 
         A family that has another way than operations of torch, on some device, chooses it here.
         """
-        return ByOperations(self, self.terms(x, *parameters))
+        whole = self.axis is not None or x.numel() <= CPU_BLOCK and not self.is_compiled
+        return ByOperations(self, self.terms(x, *parameters), whole)
 
     def terms(self, x: Tensor, *parameters: Tensor) -> Any:
         """What the formulas need besides ``x``: the scale, the mean of ``x``, ..."""
@@ -135,10 +136,6 @@ class FakeQuantizeKernel:
         """
         return self.bind(x, *parameters).gradients(grad, x, fake_quantized)
 
-    def _takes_whole(self, x: Tensor) -> bool:
-        """Whether the formulas are for ``x`` as it is, not for parts of it."""
-        return self.axis is not None or x.numel() <= CPU_BLOCK and not self.is_compiled
-
     def _apply(self, function: Callable, terms: Any, *tensors: Tensor) -> list:
         """Results of ``function`` for all parts of the tensors, in the cheapest way there is."""
         if self.is_compiled:
@@ -163,6 +160,8 @@ class FakeQuantizeKernel:
                        grad: Tensor,
                        x: Tensor,
                        fake_quantized: Tensor | None = None) -> tuple[Tensor, ...]:
+        if fake_quantized is not None and grad.dtype == x.dtype == fake_quantized.dtype:
+            return self._gradients(grad, x, fake_quantized, terms)
         x, computed = compute_dtype(x), compute_dtype(grad)
         if fake_quantized is None:
             fake_quantized = torch.empty_like(x)
@@ -187,14 +186,21 @@ class FakeQuantizeKernel:
 
 
 class ByOperations(NamedTuple):
-    """The quantization of one tensor by operations of torch."""
+    """The quantization of one tensor by operations of torch.
+
+    Attributes:
+        kernel: Its formulas.
+        terms: What they need besides the tensor.
+        whole: Whether they are applied to the tensor as it is, not to parts of it.
+    """
 
     kernel: FakeQuantizeKernel
     terms: Any
+    whole: bool
 
     def fake_quantize(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         kernel, fake_quantized = self.kernel, torch.empty_like(x, dtype=dtype)
-        if kernel._takes_whole(x):
+        if self.whole:
             kernel._fake_quantize(self.terms, fake_quantized, x)
         else:
             kernel._apply(kernel._fake_quantize, self.terms, fake_quantized, x)
@@ -204,8 +210,8 @@ class ByOperations(NamedTuple):
         kernel, dtype = self.kernel, x.dtype
         if grad.dtype != dtype:
             grad = grad.to(torch.promote_types(grad.dtype, dtype))
-        known = [fake_quantized] if fake_quantized.dtype == _computing(dtype) else []
-        if kernel._takes_whole(x):
+        known = (fake_quantized, ) if fake_quantized.dtype == _computing(dtype) else ()
+        if self.whole:
             sums = kernel._differentiate(self.terms, grad, x, *known)
         else:
             parts = kernel._apply(kernel._differentiate, self.terms, grad, x, *known)
