@@ -123,7 +123,7 @@ class IntervalKernel(FakeQuantizeKernel):
     def _write_codes(self, out: Tensor, x: Tensor, terms: IntervalTerms) -> None:
         grid = self.grid
         torch.div(x, terms.interval, out=out)
-        round_half_even(out.clamp_(-1 if grid.qmin else 0, 1).mul_(grid.qmax), out=out)
+        round_half_even(out.clamp_(-1 if grid.signed else 0, 1).mul_(grid.qmax), out=out)
 
     def _dequantize(self, codes: Tensor, terms: IntervalTerms) -> None:
         codes.mul_(terms.scale)
