@@ -27,7 +27,7 @@ CONV_CLASSES['torch learnable fake quantization'] = TorchLSQConv2d
 def args() -> Namespace:
     return Namespace(
         float_config=config_path(f'{STEM}_1xb8-12e_bccd.py'),
-        low_bit_config=config_path(f'{STEM}-w4a4_1xb2-6e_bccd.py'),
+        low_bit_config=config_path(f'{STEM}-w4a4_1xb8-6e_bccd.py'),
         size=(64, 64),
         batch_size=2,
         device='cpu',
