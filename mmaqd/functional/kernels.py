@@ -13,7 +13,7 @@ from typing import Any, Callable, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .blocks import CPU_BLOCK, blocks
+from .blocks import blocks, is_one_block
 from .grid import IntegerGrid
 from .one_pass import flat_for_one_pass, one_pass
 
@@ -95,7 +95,7 @@ class FakeQuantizeKernel:
 
         A family that has another way than operations of torch, on some device, chooses it here.
         """
-        whole = self.axis is not None or x.numel() <= CPU_BLOCK and not self.is_compiled
+        whole = self.axis is not None or is_one_block(x) and not self.is_compiled
         return ByOperations(self, self.terms(x, *parameters), whole)
 
     def terms(self, x: Tensor, *parameters: Tensor) -> Any:
