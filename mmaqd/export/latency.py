@@ -8,7 +8,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -67,7 +67,7 @@ def measure(files: Mapping[tuple[str, str], str],
     return [Latency(*key, tuple(each[1:])) for key, each in times.items()]
 
 
-def load(engine: str, path: str, threads: int = 1) -> Run:
+def load(engine: str, path: str, threads: int = 1, **options: Any) -> Run:
     """A function that runs a file, with the ``shape`` of its input, None for a size that is free.
 
     Raises:
@@ -81,7 +81,7 @@ def load(engine: str, path: str, threads: int = 1) -> Run:
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path!r} does not exist: tools/deployment/export.py writes it.')
     try:
-        return loaders[engine](path, threads)
+        return loaders[engine](path, threads, **options)
     except MissingPackage:
         raise
     except Exception as error:  # of the engines' own kinds
@@ -98,8 +98,7 @@ def profile(engine: str,
     Args and errors are those of :func:`measure`.
     """
     profiler = {'onnxruntime': _profile_onnxruntime, 'openvino': _profile_openvino}[engine]
-    pixels = _pixels(path, load(engine, path, threads).shape, shape)
-    spent = profiler(path, pixels, threads, runs)
+    spent = profiler(path, shape, threads, runs)
     total = sum(spent.values())
     rows = sorted(spent.items(), key=lambda item: -item[1])
     return [(operator, each / runs, each / total) for operator, each in rows]
@@ -158,10 +157,11 @@ def _load_openvino(path: str, threads: int, counters: bool = False) -> Run:
     return run
 
 
-def _profile_onnxruntime(path: str, pixels: np.ndarray, threads: int,
+def _profile_onnxruntime(path: str, shape: Sequence[int] | None, threads: int,
                          runs: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
-        run = _load_onnxruntime(path, threads, os.path.join(directory, 'trace'))
+        run = load('onnxruntime', path, threads, trace=os.path.join(directory, 'trace'))
+        pixels = _pixels(path, run.shape, shape)
         for _ in range(runs):
             run(pixels)
         events = json.loads(Path(run.session.end_profiling()).read_text())
@@ -173,8 +173,10 @@ def _profile_onnxruntime(path: str, pixels: np.ndarray, threads: int,
     return spent
 
 
-def _profile_openvino(path: str, pixels: np.ndarray, threads: int, runs: int) -> dict[str, float]:
-    run, spent = _load_openvino(path, threads, counters=True), {}
+def _profile_openvino(path: str, shape: Sequence[int] | None, threads: int,
+                      runs: int) -> dict[str, float]:
+    run, spent = load('openvino', path, threads, counters=True), {}
+    pixels = _pixels(path, run.shape, shape)
     for _ in range(runs):
         run(pixels)
         for each in run.request.profiling_info:
