@@ -26,6 +26,8 @@ _EXACT = 2**24  # integers up to it are exact in float32
 _DIGITS = 20
 # Multipliers to try on either side: the last one is off by 2^-4 of a code at the top of 8 bits.
 _NEIGHBOURS = 256
+_BLOCKS = (1, 5, 33, 129)  # tried together, so that what is found next to a factor ends the search
+_BOUNDARIES_AT_ONCE = 8
 
 
 def choose_multipliers(factor: np.ndarray,
@@ -85,13 +87,16 @@ def _refine(multiplier: np.ndarray, shift: np.ndarray, factor: np.ndarray, low: 
     first, k = _near(factor, _DIGITS - np.log2(factor))
     error = np.abs(_value(multiplier, shift) - factor)
     left = np.flatnonzero(error > np.ldexp(1.0, -k))
-    for step in sorted(range(-_NEIGHBOURS, _NEIGHBOURS + 1), key=abs):
-        m, at = first[left] + step, k[left]
+    steps = np.array(sorted(range(-_NEIGHBOURS, _NEIGHBOURS + 1), key=abs))
+    for some in np.split(steps, _BLOCKS):
+        m, at = first[left] + some[:, None], k[left]
         bias = _bias(offset[left], m, at)
         found = is_decided(m, at, low[left], high[left], bias, *how)
         found &= np.abs(_value(m, at) - factor[left]) < error[left]
-        multiplier[left[found]], shift[left[found]] = m[found], at[found]
-        left = left[~found]
+        nearest, any_found = found.argmax(0), found.any(0)
+        multiplier[left[any_found]] = m[nearest, np.arange(len(left))][any_found]
+        shift[left[any_found]] = at[any_found]
+        left = left[~any_found]
 
 
 def is_decided(multiplier: np.ndarray,
@@ -102,16 +107,42 @@ def is_decided(multiplier: np.ndarray,
                qmin: int,
                qmax: int,
                bias_first: bool = False) -> np.ndarray:
-    """Whether no accumulator is so near a boundary that float32 could round it otherwise: (C,)."""
-    halves = 2 * np.arange(qmin, qmax)[:, None] + 1
-    below, rest = np.divmod(halves << (shift - 1), multiplier)
-    far = np.ldexp(np.minimum(rest, multiplier - rest).astype(np.float64), -shift)
+    """Whether no accumulator is so near a boundary that float32 could round it otherwise.
+
+    Args:
+        multiplier, shift, low, high, bias: Arrays that broadcast to one shape.
+        qmin, qmax, bias_first: As for :func:`choose_multipliers`.
+
+    Returns:
+        bool, of that shape.
+    """
+    arrays = np.broadcast_arrays(*(np.asarray(each, np.float64)
+                                   for each in (multiplier, shift, low, high, bias)))
+    decided = arrays[0] < _EXACT
+    # The outermost boundaries first: errors are the largest there.
+    halves = np.array(sorted(range(2 * qmin + 1, 2 * qmax, 2), key=abs, reverse=True), np.float64)
+    for some in np.array_split(halves, max(len(halves) // _BOUNDARIES_AT_ONCE, 1)):
+        left = np.nonzero(decided)
+        decided[left] = _decided_at(some[:, None], *(each[left] for each in arrays),
+                                    bias_first).all(0)
+    return decided
+
+
+def _decided_at(halves: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, low: np.ndarray,
+                high: np.ndarray, bias: np.ndarray, bias_first: bool) -> np.ndarray:
+    """Whether this holds at boundaries, halves / 2, of each candidate; all integers below 2^53."""
+    boundary = np.ldexp(halves, shift.astype(np.int64) - 1)
+    below = np.floor(boundary / multiplier)
+    rest = boundary - below * multiplier
+    below += np.where(rest < 0, -1, rest >= multiplier)  # where the quotient was rounded up or down
+    value = np.ldexp(1.0, -shift.astype(np.int64))
+    far = np.minimum(np.abs(rest), np.abs(multiplier - rest)) * value
     error = np.abs(halves) / 2 + 1
     if not bias_first:
-        error = 2 * (error + np.abs(bias) * _value(multiplier, shift))
+        error = 2 * (error + np.abs(bias) * multiplier * value)
     counted = np.abs(below) + np.abs(bias) + 1 < _EXACT
     reached = (below + 1 >= low + bias) & (below <= high + bias)
-    return ((far > error / _EXACT) & counted | ~reached).all(0) & (multiplier < _EXACT)
+    return (far > error / _EXACT) & counted | ~reached
 
 
 def largest_part(low: np.ndarray, high: np.ndarray, bias: np.ndarray) -> np.ndarray:

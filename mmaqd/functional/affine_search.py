@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .grid import IntegerGrid
 from .interval_search import least_error_interval
 from .liq import floor_interval
 from .rounding import round_half_even
@@ -38,12 +39,7 @@ def _squared_error(x: Tensor, qmax: int, step_size: Tensor, offset: Tensor) -> T
 
 
 def _refine(x: Tensor, qmax: int, offset: Tensor) -> tuple[Tensor, Tensor]:
-
-    def fake_quantize_rows(rows: Tensor, interval: Tensor) -> Tensor:
-        step_size = interval[:, None] / qmax
-        return _codes(rows, qmax, step_size, torch.zeros_like(offset)) * step_size
-
-    step_size = least_error_interval((x - offset)[None], fake_quantize_rows)[0] / qmax
+    step_size = least_error_interval((x - offset)[None], IntegerGrid(0, qmax))[0] / qmax
     codes = _codes(x, qmax, step_size, offset)
     for _ in range(_MAX_ROUNDS):
         centred = codes - codes.mean()

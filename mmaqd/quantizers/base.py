@@ -261,10 +261,6 @@ class Quantizer(nn.Module):
         """(R, N) view of what is quantized, a row for each interval."""
         raise NotImplementedError
 
-    def _fake_quantize_rows(self, rows: Tensor, length: Tensor) -> Tensor:
-        """The rows (R, N), each clipped at its length (R,) and fake-quantized."""
-        raise NotImplementedError
-
     def _from_length(self, length: Tensor) -> Tensor:
         """Value of the first learned parameter with which ``length`` gets the code qmax."""
         return length
@@ -280,7 +276,7 @@ class Quantizer(nn.Module):
     def _initialize_from(self, samples: Tensor) -> None:
         """Set the learned parameters from the samples (R, K) of all calls."""
         if self.start == 'least_error':
-            length = least_error_interval(samples, self._fake_quantize_rows)
+            length = least_error_interval(samples, self.grid)
         else:
             length = samples.mean(dim=1)
         length = torch.where(samples.any(dim=1), length, self._length_of_zeros)

@@ -1,7 +1,6 @@
 """Learned interval quantization (LIQ), arXiv:2007.06919."""
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Mapping
 
 from torch import Tensor
@@ -128,6 +127,3 @@ class LIQWeightQuantizer(WeightQuantizer):
 
     def _rows(self, x: Tensor) -> Tensor:
         return super()._rows(self.kernel.normalized(x))
-
-    def _fake_quantize_rows(self, rows: Tensor, length: Tensor) -> Tensor:
-        return replace(self.kernel, axis=0, normalize=False).forward(rows, length)

@@ -1,7 +1,6 @@
 """The two roles of a quantizer: of weights and of activations."""
 from __future__ import annotations
 
-from dataclasses import replace
 from inspect import signature
 from typing import Any, Mapping
 
@@ -46,9 +45,6 @@ class WeightQuantizer(StoresCodes, Quantizer):
 
     def _rows(self, x: Tensor) -> Tensor:
         return x.reshape(max(self.interval.numel(), 1), -1)
-
-    def _fake_quantize_rows(self, rows: Tensor, length: Tensor) -> Tensor:
-        return replace(self.kernel, axis=0).forward(rows, self._from_length(length))
 
 
 class ActivationQuantizer(Quantizer):
@@ -135,9 +131,6 @@ class ActivationQuantizer(Quantizer):
 
     def _rows(self, x: Tensor) -> Tensor:
         return x.reshape(1, -1)
-
-    def _fake_quantize_rows(self, rows: Tensor, length: Tensor) -> Tensor:
-        return self.kernel.forward(rows, self._from_length(length))
 
 
 def channels_along(axis: int | None, num_channels: int | None, owner: str) -> int | None:

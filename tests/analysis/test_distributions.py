@@ -202,8 +202,10 @@ def test_histograms_have_the_levels_drawn_in(tmp_path):
     figure = plot_histograms([given('a'), given('b'), given('b', 'inputs')])
     assert len(figure.axes) == 4
     panel = figure.axes[0]
-    assert [line.get_xdata()[0] for line in panel.lines] == [-1, 0, 1]
-    assert sum(bar.get_height() for bar in panel.patches) == 50
+    (points, ) = panel.collections
+    assert [segment[0][0] for segment in points.get_segments()] == [-1, 0, 1]
+    (histogram, ) = panel.patches
+    assert histogram.get_data().values.sum() == 50
     assert not figure.axes[1].axison  # no inputs
     figure.savefig(tmp_path / 'histograms.png')
     assert imread(tmp_path / 'histograms.png').std() > 0

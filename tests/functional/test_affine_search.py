@@ -39,7 +39,7 @@ def test_no_pair_of_a_grid_is_much_better(make, bits: int) -> None:
 @pytest.mark.parametrize('bits', [2, 4, 8])
 def test_never_worse_than_without_an_offset(bits: int) -> None:
     x, qmax = torch.randn(500).abs(), 2**bits - 1
-    interval, = least_error_interval(x[None], LIQActivationKernel(bits).forward)
+    interval, = least_error_interval(x[None], LIQActivationKernel(bits).grid)
     without = squared_error(x, qmax, interval / qmax, torch.zeros(()))
     assert squared_error(x, qmax, *least_error_step_size_and_offset(x, qmax)) <= 1.0001 * without
 

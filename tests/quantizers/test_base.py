@@ -150,7 +150,7 @@ def test_base_leaves_rows_to_its_families() -> None:
     with pytest.raises(NotImplementedError):
         base.observe(torch.ones(3))
     with pytest.raises(NotImplementedError):
-        base._fake_quantize_rows(torch.ones(1, 3), torch.ones(1))
+        base._rows(torch.ones(1, 3))
 
 
 @each
