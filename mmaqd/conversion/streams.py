@@ -1,14 +1,15 @@
-"""Give a detector streams: integers of one unit that its additions are computed in."""
+"""Give a detector streams: integers that its additions and shared feature maps are kept in."""
 from __future__ import annotations
 
 from typing import Iterator
 
 from mmdet.models.backbones import ResNet
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
+from mmdet.models.dense_heads import ATSSHead, FCOSHead
 from mmdet.models.necks import FPN
 from torch import Tensor, nn
 
-from mmaqd.models.necks import StreamFPN
+from mmaqd.models.necks import StreamFPN, is_rectified
 from mmaqd.quantizers import StreamQuantizer
 
 
@@ -24,9 +25,11 @@ class _ToStream:
 
 
 def add_streams(model: nn.Module, bit_width: int = 8) -> list[str]:
-    """Let the skip connections of each ResNet and the top-down path of each FPN be streams.
+    """Let what integers keep in 8 bits be rounded so in training too.
 
-    A stage of a ResNet has one stream: what its blocks add, and their sums. So has an FPN.
+    A stage of a ResNet has one stream: what its blocks add, and their sums. So has an FPN, and a
+    second one for its outputs. Heads of FCOS and ATSS have one for the maps that two prediction
+    convs read.
 
     Args:
         model: A float or low-bit model; changed in place.
@@ -44,13 +47,16 @@ def add_streams(model: nn.Module, bit_width: int = 8) -> list[str]:
         if isinstance(module, ResNet):
             streams.update(_add_to_resnet(module, name, bit_width))
         elif type(module) is FPN:
-            stream = streams[f'{name}.stream'] = StreamQuantizer(bit_width)
+            made = StreamFPN.from_fpn(module, StreamQuantizer(bit_width),
+                                      StreamQuantizer(bit_width))
             parent, _, child = name.rpartition('.')
-            model.get_submodule(parent)._modules[child] = StreamFPN.from_fpn(module, stream)
+            model.get_submodule(parent)._modules[child] = made
+            streams.update({f'{name}.stream': made.stream, f'{name}.out_stream': made.out_stream})
     if not streams:
         raise ValueError('model.quantization.stream: the model has no ResNet and no FPN whose '
                          'additions could be streams. Leave the key out; where the detector has an '
                          'integer form, streams are calibrated when it is converted.')
+    streams.update(_add_to_heads(model, bit_width))
     for name, stream in streams.items():
         stream.name = name
         stream.to(next(model.parameters()).device)
@@ -79,3 +85,15 @@ def _add_to_block(block: nn.Module, stage: str, owner: nn.Module) -> None:
         if module is not None:
             module.register_forward_hook(_ToStream(owner, nonnegative=False))
     block.register_forward_hook(_ToStream(owner, nonnegative=True))
+
+
+def _add_to_heads(model: nn.Module, bit_width: int) -> Iterator[tuple]:
+    for name, head in list(model.named_modules()):
+        if not isinstance(head, (ATSSHead, FCOSHead)):
+            continue
+        on_boxes = isinstance(head, ATSSHead) or head.centerness_on_reg
+        convs = head.reg_convs if on_boxes else head.cls_convs
+        if len(convs):
+            head.stream = StreamQuantizer(bit_width)
+            convs[-1].register_forward_hook(_ToStream(head, is_rectified(convs[-1])))
+            yield f'{name}.stream', head.stream

@@ -237,7 +237,8 @@ class Emitter:
         qmin = _codes('', form, value.rectified).qmin
         offset = _visible_offset(offset, ratio, channels, qmin, form.qmax)
         chosen, bias = choose_multipliers(ratio, channels.low, channels.high, offset, qmin,
-                                          form.qmax, channels.bias_first)
+                                          form.qmax, channels.bias_first,
+                                          self._spreads[value.layer])
         lost = channels.magnitude * ratio
         self._note_inexact(value, np.minimum(lost, form.qmax) * np.abs(chosen.factor / ratio - 1))
         constant = (np.abs(bias) + channels.magnitude > _INT32) | (lost < _INVISIBLE)

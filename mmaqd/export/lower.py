@@ -48,7 +48,7 @@ def lower(captured: Captured,
     values = ordered([value for kind in results for value in kind])
     streams = Streams(values)
     codes = stream_codes(streams, reader, stream_units, stream_bit_width)
-    formats = _formats(values, streams, codes)
+    formats = _formats(values, streams, codes, reader.trained)
     emitter = Emitter(formats, mean)
     for value in values:  # in order, so that none is emitted deep inside another
         if root(value) in formats:
@@ -57,8 +57,8 @@ def lower(captured: Captured,
     return emitter.graph(outputs)
 
 
-def _formats(values: list[Value], streams: Streams,
-             codes: Mapping[Value, StreamCodes]) -> dict[Value, Format]:
+def _formats(values: list[Value], streams: Streams, codes: Mapping[Value, StreamCodes],
+             trained: Mapping[Value, StreamCodes]) -> dict[Value, Format]:
     """What each root that a conv or an addition reads is stored in."""
     read = readings(values)
     formats = {}
@@ -67,6 +67,8 @@ def _formats(values: list[Value], streams: Streams,
             continue
         if value in streams:
             formats[value] = stream_format(value, codes[streams.leader(value)])
+        elif value in trained:
+            formats[value] = stream_format(value, trained[value])
         elif value in read:
             formats[value] = format_of_readings(value, read[value].values())
     return formats

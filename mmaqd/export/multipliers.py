@@ -13,9 +13,13 @@ OpenVINO with the bias added behind the product. These are equal for every accum
   there are three roundings, 2 (|h| + |bias in codes|) 2^-24.
 
 The third one is checked for multipliers of up to 20 bits next to the real factor, the nearest
-first; where none meets it, the most exact one that meets another is taken.
+first; where none meets it, the most exact one that meets another is taken. Of the biases and
+multipliers around it those are taken with which the fewest sums get another code than the real
+numbers give.
 """
 from __future__ import annotations
+
+from itertools import product
 
 import numpy as np
 
@@ -27,7 +31,11 @@ _DIGITS = 20
 # Multipliers to try on either side: the last one is off by 2^-4 of a code at the top of 8 bits.
 _NEIGHBOURS = 256
 _BLOCKS = (1, 5, 33, 129)  # tried together, so that what is found next to a factor ends the search
-_BOUNDARIES_AT_ONCE = 8
+_AT_ONCE, _LEAST_BOUNDARIES = 2**12, 8
+# Around the nearest: steps of the multiplier, and units of the bias.
+_STEPS = (0, *(each * sign for each in (5, 15, 30, 50, 80, 120, 170, 240, 340, 480, 680)
+               for sign in (1, -1)))
+_BIASES = (0, 1, -1)
 
 
 def choose_multipliers(factor: np.ndarray,
@@ -36,8 +44,9 @@ def choose_multipliers(factor: np.ndarray,
                        offset: np.ndarray,
                        qmin: int,
                        qmax: int,
-                       bias_first: bool = False) -> tuple[Requantization, np.ndarray]:
-    """The dyadic factors nearest to real ones that requantize alike in integers and float32.
+                       bias_first: bool = False,
+                       spread: int = 1) -> tuple[Requantization, np.ndarray]:
+    """Dyadic factors next to real ones that requantize alike in integers and float32.
 
     They do so with the biases that belong to them.
 
@@ -52,6 +61,7 @@ def choose_multipliers(factor: np.ndarray,
         qmin: Smallest code of the output.
         qmax: Largest code of the output.
         bias_first: Whether all engines add the bias before they multiply.
+        spread: What all sums of products are multiples of.
 
     Returns:
         The factors, and ``offset`` in their units: the biases, integers as float64, (C,).
@@ -73,8 +83,9 @@ def choose_multipliers(factor: np.ndarray,
     best = np.argmin(errors, axis=0)
     multiplier, shift = (np.choose(best, each) for each in zip(*candidates))
     _refine(multiplier, shift, factor, low, high, offset, (qmin, qmax, bias_first))
-    m, k = _reduced(multiplier, shift)
-    return Requantization(m, k), _bias(offset, m, k)
+    bias = _bias(offset, multiplier, shift)
+    _settle(multiplier, shift, bias, factor, low, high, offset, spread, (qmin, qmax, bias_first))
+    return Requantization(*_reduced(multiplier, shift)), bias
 
 
 def _bias(offset: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -99,6 +110,42 @@ def _refine(multiplier: np.ndarray, shift: np.ndarray, factor: np.ndarray, low: 
         left = left[~any_found]
 
 
+def _settle(multiplier: np.ndarray, shift: np.ndarray, bias: np.ndarray, factor: np.ndarray,
+            low: np.ndarray, high: np.ndarray, offset: np.ndarray, spread: int,
+            how: tuple[int, int, bool]) -> None:
+    """Replace multipliers and biases by those around them with which fewer sums are mistaken."""
+    real = _first_sums(factor, offset, low, high, spread, *how[:2])
+    mistaken = _mistaken(real, multiplier, shift, bias, low, high, spread, *how[:2])
+    first, k = _near(factor, _DIGITS - np.log2(factor))
+    for step, more in product((None, *_STEPS), _BIASES):
+        left = np.flatnonzero(mistaken)
+        if not len(left):
+            return
+        m, at = (multiplier[left], shift[left]) if step is None else (first[left] + step, k[left])
+        tried = _bias(offset[left], m, at) + more
+        bounds = low[left], high[left]
+        found = _mistaken(real[:, left], m, at, tried, *bounds, spread, *how[:2])
+        better = found < mistaken[left]
+        better[better] = is_exact(m[better], at[better], *(each[better] for each in bounds),
+                                  tried[better], *how)
+        for given, new in zip((multiplier, shift, bias, mistaken), (m, at, tried, found)):
+            given[left[better]] = new[better]
+
+
+def _mistaken(real: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, bias: np.ndarray,
+              low: np.ndarray, high: np.ndarray, spread: int, qmin: int, qmax: int) -> np.ndarray:
+    """How many sums of products get another code than real numbers give, times by how much."""
+    value = _value(multiplier, shift)
+    return np.abs(_first_sums(value, bias * value, low, high, spread, qmin, qmax) - real).sum(0)
+
+
+def _first_sums(factor: np.ndarray, offset: np.ndarray, low: np.ndarray, high: np.ndarray,
+                spread: int, qmin: int, qmax: int) -> np.ndarray:
+    """The first sum beyond each boundary, in spreads, or the one that follows the last: (B, C)."""
+    halves = np.arange(qmin, qmax)[:, None] + 0.5
+    return np.clip(np.ceil((halves - offset) / (factor * spread)), low / spread, high / spread + 1)
+
+
 def is_decided(multiplier: np.ndarray,
                shift: np.ndarray,
                low: np.ndarray,
@@ -121,8 +168,9 @@ def is_decided(multiplier: np.ndarray,
     decided = arrays[0] < _EXACT
     # The outermost boundaries first: errors are the largest there.
     halves = np.array(sorted(range(2 * qmin + 1, 2 * qmax, 2), key=abs, reverse=True), np.float64)
-    for some in np.array_split(halves, max(len(halves) // _BOUNDARIES_AT_ONCE, 1)):
+    while len(halves) and decided.any():
         left = np.nonzero(decided)
+        some, halves = np.split(halves, [max(_AT_ONCE // len(left[0]), _LEAST_BOUNDARIES)])
         decided[left] = _decided_at(some[:, None], *(each[left] for each in arrays),
                                     bias_first).all(0)
     return decided

@@ -14,7 +14,7 @@ import numpy as np
 from .multipliers import choose_multipliers
 from .storage import Format
 
-_INT8_SPAN = 127  # so that weights stored in few bits are unpacked within int8
+_INT8 = 127
 _INT16 = 2**15 - 1
 _EXACT = 2**23
 
@@ -33,13 +33,13 @@ def choose_spread(weights: np.ndarray, inputs: int, magnitude: np.ndarray, facto
         form: Codes of the output; None for real numbers.
 
     Returns:
-        1, 2, 4, 8, ...
+        At least 1; the largest one that fits, or a power of two.
 
     Example:
         >>> weights = np.array([-3, 1]).reshape(1, 2, 1, 1)
         >>> one = np.ones(1)
         >>> choose_spread(weights, 3, 12 * one, 0.3 * one, one, Format(0, 3, 1.0))
-        16
+        42
     """
     candidates = list(_fitting(weights, inputs, magnitude.max(initial=0)))
     if form is None:
@@ -50,13 +50,16 @@ def choose_spread(weights: np.ndarray, inputs: int, magnitude: np.ndarray, facto
 
 def _fitting(weights: np.ndarray, inputs: int, magnitude: int) -> Iterator[int]:
     """1 and what keeps weights in int8, pairs of products in int16 and sums exact in float32."""
-    span, largest = np.ptp(weights), np.abs(weights).max(initial=0)
-    yield 1
-    spread = 2
-    while (0 < spread * span <= _INT8_SPAN and 2 * inputs * spread * largest <= _INT16
-           and spread * magnitude < _EXACT):
+    largest = int(np.abs(weights).max(initial=0))
+    limit = 1
+    if largest and magnitude:
+        limit = int(
+            min(_INT8 // largest, _INT16 // (2 * inputs * largest), (_EXACT - 1) // magnitude))
+    spread = 1
+    while spread < limit:
         yield spread
         spread *= 2
+    yield max(limit, 1)
 
 
 def _error(spread: int, magnitude: np.ndarray, factor: np.ndarray, offset: np.ndarray,

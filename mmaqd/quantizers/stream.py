@@ -1,4 +1,4 @@
-"""The quantizer of a stream: what skip connections and top-down additions are computed in."""
+"""The quantizer of a stream: feature maps that integers keep in 8 bits."""
 from __future__ import annotations
 
 import torch
@@ -12,12 +12,12 @@ from .lsq import StepSizeQuantizer
 
 
 class StreamQuantizer(StepSizeQuantizer):
-    """LSQ of both operands and the sum of additions, which share one step size.
+    """LSQ of both operands and the sum of additions, or of a map that several convs read.
 
-    Integers of one unit are added without a multiplication, so a network that is trained with
-    streams loses nothing when it is converted to integers. A number becomes s q with q in
-    -2^(b-1)..2^(b-1) - 1, or in 0..2^b - 1 where none is negative. s is learned; it starts as the
-    least one that clips nothing which was seen while calibrating.
+    They share one step size. Integers of one unit are added without a multiplication, so a
+    network that is trained with streams loses nothing when it is converted to integers. A number
+    becomes s q with q in -2^(b-1)..2^(b-1) - 1, or in 0..2^b - 1 where none is negative. s is
+    learned; it starts as the least one that clips nothing which was seen while calibrating.
 
     Args:
         bit_width: b, 4 to 8; the engines run 8.

@@ -13,7 +13,7 @@ from mmaqd.conversion import add_streams, quantization_table
 from mmaqd.quantizers import StreamQuantizer, calibrate
 from tests.helpers.detector import build, loss, make_batch, model_cfg, raw_outputs
 
-NAMES = [f'backbone.layer{i}.0.stream' for i in range(1, 5)] + ['neck.stream']
+NAMES = [*(f'backbone.layer{i}.0.stream' for i in range(1, 5)), 'neck.stream', 'neck.out_stream']
 
 
 def streamed_cfg(depth: int = 18, detector: str = 'RetinaNet', stream: object = 8) -> dict:
@@ -68,6 +68,24 @@ def test_operands_and_sums_are_codes_of_one_unit(depth: int) -> None:
         torch.testing.assert_close(codes, codes.round(), atol=1e-3, rtol=0, msg=name)
 
 
+@pytest.mark.parametrize('detector, on_boxes', [('FCOS', True), ('FCOS', False), ('ATSS', True)])
+def test_so_is_what_two_prediction_convs_read(detector: str, on_boxes: bool) -> None:
+    cfg = streamed_cfg(detector=detector)
+    if detector == 'FCOS':
+        cfg['bbox_head']['centerness_on_reg'] = on_boxes
+    model, read = build(cfg), []
+    calibrate(model, [make_batch()])
+    head = model.eval().bbox_head
+    name = 'atss_centerness' if detector == 'ATSS' else 'conv_centerness'
+    getattr(head, name).register_forward_pre_hook(lambda module, args: read.append(args[0]))
+    raw_outputs(model, make_batch())
+    codes = torch.cat([each.flatten() for each in read]) / head.stream.step_size.detach()
+    torch.testing.assert_close(codes, codes.round(), atol=1e-3, rtol=0)
+    assert head.stream.name == 'bbox_head.stream' and codes.round().unique().numel() > 20
+    tower = (head.reg_convs if on_boxes else head.cls_convs)[-1]
+    assert len(tower._forward_hooks) == 1
+
+
 def test_they_are_trained_saved_and_loaded() -> None:
     model = ready()
     loss(model.train(), make_batch()).backward()
@@ -97,7 +115,7 @@ def test_frozen_stages_freeze_their_stream() -> None:
     cfg['backbone'].update(frozen_stages=2)
     model = build(cfg).train()
     learns = [each.step_size.requires_grad for each in streams_of(model).values()]
-    assert learns == [False, False, True, True, True]
+    assert learns == [False, False, True, True, True, True]
 
 
 def test_a_checkpoint_without_them_is_taken_and_they_start_anew() -> None:

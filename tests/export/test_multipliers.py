@@ -128,12 +128,32 @@ def test_an_accumulator_next_to_a_boundary_is_not_decided() -> None:
         assert is_decided(*ends, 0, 15)[0] == expected
 
 
-def test_multipliers_have_many_digits_where_that_is_exact() -> None:
-    factor = np.random.default_rng(0).uniform(0.003, 0.3, 64)
-    chosen, _ = choose_multipliers(factor, np.full(64, -10**5), np.full(64, 10**5),
-                                   np.linspace(-100, 100, 64), -128, 127)
-    error = np.abs(chosen.factor / factor - 1)
-    assert (error < 2.0**-13).mean() > 0.9  # k <= 16 would leave 2^-11 at best, 2^-9 for 0.01
+def mistaken(factor: float, offset: float, sums: range, m: int, k: int, bias: int,
+             codes: tuple[int, int]) -> int:
+    """How many sums of products get another code than real numbers give."""
+    real = np.clip(np.round(np.array(sums) * factor + offset), *codes)
+    return sum(requantized(each + bias, m, k, *codes) != wanted for each, wanted in zip(sums, real))
+
+
+@pytest.mark.parametrize('spread, codes, reach, most', [(8, (0, 15), 60, 0.2),
+                                                        (42, (-128, 127), 60, 0.6)])
+def test_few_sums_get_another_code_than_real_numbers_give(spread: int, codes: tuple[int, int],
+                                                          reach: int, most: float) -> None:
+    """A fraction of those that do with the multiplier and the bias next to the real ones."""
+    random = np.random.default_rng(0)
+    factor = random.uniform(0.3, 1, 60) * codes[1] / reach / spread
+    offset = random.normal(0, 5, 60)
+    ends = np.full(60, -2 * reach * spread), np.full(60, 2 * reach * spread)
+    chosen, bias = choose_multipliers(factor, *ends, offset, *codes, spread=spread)
+    k = np.floor(20 - np.log2(factor))
+    sums = range(ends[0][0], ends[1][0] + 1, spread)
+    ours, theirs = (
+        sum(
+            mistaken(*real, sums, *(int(each) for each in channel), codes)
+            for real, channel in zip(zip(factor, offset), zip(*channels)))
+        for channels in ((chosen.multiplier, chosen.shift, bias), (np.round(factor * 2**k), k,
+                                                                   np.round(offset / factor))))
+    assert theirs > 0 and ours <= most * theirs, (ours, theirs)
 
 
 def half_up(a: int, m: int, k: int, qmin: int, qmax: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmaqd.export import IntegerNetwork, lower_detector
-from mmaqd.export.graph import Add, IntegerGraph, MaxPool
+from mmaqd.export.graph import Add, Codes, IntegerGraph, MaxPool
 from tests.conversion.test_streams import ready, streams_of
 from tests.helpers.detector import make_batch
 from tests.helpers.integer_reference import run
@@ -31,9 +31,11 @@ def test_units_are_those_that_were_trained(detector: str) -> None:
     for index, stream in enumerate(streams.values()):
         stream.step_size.data.mul_(1 + index / 100)  # as training would, away from the maximum
     graph = lower_detector(model, [normalized(model)])
-    trained = sorted({float(each.step_size.detach()) for each in streams.values()})
-    assert sorted({edge.unit for edge in added(graph)}) == pytest.approx(trained)
+    units = {name: float(each.step_size.detach()) for name, each in streams.items()}
+    shared = {units.pop('neck.out_stream'), units.pop('bbox_head.stream', 0.0)} - {0.0}
+    assert sorted({edge.unit for edge in added(graph)}) == pytest.approx(sorted(units.values()))
     assert {edge.qmax for edge in added(graph)} == {127, 255}
+    assert shared <= {edge.unit for edge in graph.edges.values() if isinstance(edge, Codes)}
 
 
 def test_bits_are_those_that_were_trained() -> None:

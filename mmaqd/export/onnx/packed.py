@@ -9,7 +9,6 @@ from mmaqd.export.graph import IntegerGraph
 
 from .builder import Builder
 
-_INT8_MAX = 127
 # Bits: the type's name, and the first opset and version of the format that have it.
 _TYPES = {2: ('UINT2', 25, 13), 4: ('UINT4', 21, 10)}
 
@@ -55,7 +54,7 @@ def pack(weight: np.ndarray) -> Packing | None:
     """
     found = grid(weight)
     for bits in sorted(_TYPES):
-        if found.bits <= bits and found.step * int(found.numbers.max()) <= _INT8_MAX:
+        if found.bits <= bits:
             return replace(found, bits=bits)
     return None
 
@@ -69,22 +68,25 @@ def packed_versions(graph: IntegerGraph) -> tuple[int, int]:
 
 
 def add_packed(builder: Builder, packing: Packing, name: str, zero: int = 0) -> str:
-    """Add packed weights and what unpacks them.
+    """Add packed weights and what unpacks them, without leaving the range of a type.
 
     Returns:
         Name of the int8 tensor, or of a uint8 one whose zero point is ``zero``.
     """
     helper, types = builder.onnx.helper, builder.onnx.TensorProto
-    dtype = np.uint8 if zero else np.int8
+    dtype, number = (np.uint8, types.UINT8) if zero else (np.int32, types.INT32)
     stored = builder.initializer(
         helper.make_tensor('', getattr(types, _TYPES[packing.bits][0]), packing.numbers.shape,
                            _bytes(packing), raw=True), f'{name}.packed')  # yapf: disable
-    codes = builder.node(
-        'Cast', [stored], f'{name}.numbers', to=types.UINT8 if zero else types.INT8)
+    codes = builder.node('Cast', [stored], f'{name}.numbers', to=number)
     if packing.step != 1:
         step = builder.constant(packing.step, dtype)
         codes = builder.node('Mul', [codes, step], f'{name}.steps')
-    return builder.node('Add', [codes, builder.constant(packing.lowest + zero, dtype)], name)
+    lowest = builder.constant(packing.lowest + zero, dtype)
+    if zero:
+        return builder.node('Add', [codes, lowest], name)
+    codes = builder.node('Add', [codes, lowest], f'{name}.codes')
+    return builder.node('Cast', [codes], name, to=types.INT8)
 
 
 def _bytes(packing: Packing) -> bytes:

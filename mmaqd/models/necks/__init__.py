@@ -1,3 +1,3 @@
-from .stream_fpn import StreamFPN
+from .stream_fpn import StreamFPN, is_rectified
 
-__all__ = ['StreamFPN']
+__all__ = ['StreamFPN', 'is_rectified']

@@ -1,4 +1,4 @@
-"""FPN whose top-down path is one stream."""
+"""FPN whose top-down path is one stream, and whose outputs are another."""
 from __future__ import annotations
 
 from typing import Iterable
@@ -15,16 +15,18 @@ class StreamFPN(FPN):
 
     Attributes:
         stream: Quantizes the laterals and their sums.
+        out_stream: Quantizes the outputs of all levels, which several convs read.
     """
 
     stream: StreamQuantizer
+    out_stream: StreamQuantizer
 
     @classmethod
-    def from_fpn(cls, fpn: FPN, stream: StreamQuantizer) -> StreamFPN:
+    def from_fpn(cls, fpn: FPN, stream: StreamQuantizer, out_stream: StreamQuantizer) -> StreamFPN:
         """What adds the laterals of ``fpn`` in a stream, with its very layers and hooks."""
         made = cls.__new__(cls)
         made.__dict__.update(fpn.__dict__)
-        made.stream = stream
+        made.stream, made.out_stream = stream, out_stream
         return made
 
     def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -37,10 +39,10 @@ class StreamFPN(FPN):
             ``num_outs`` feature maps.
         """
         laterals = self._top_down([
-            self.stream(conv(x), nonnegative=_is_rectified(conv))
+            self.stream(conv(x), nonnegative=is_rectified(conv))
             for conv, x in zip(self.lateral_convs, inputs[self.start_level:])
         ])
-        outs = [conv(lateral) for conv, lateral in zip(self.fpn_convs, laterals)]
+        outs = [self._out(conv, lateral) for conv, lateral in zip(self.fpn_convs, laterals)]
         sources = dict(
             on_input=inputs[self.backbone_end_level - 1],
             on_lateral=laterals[-1],
@@ -48,9 +50,12 @@ class StreamFPN(FPN):
         outs.extend(self._extra_levels(sources.get(self.add_extra_convs), outs[-1], len(outs)))
         return tuple(outs)
 
+    def _out(self, conv: nn.Module, x: Tensor) -> Tensor:
+        return self.out_stream(conv(x), nonnegative=is_rectified(conv))
+
     def _top_down(self, laterals: list[Tensor]) -> list[Tensor]:
         """Add to each lateral what lies above it, enlarged."""
-        nonnegative = all(_is_rectified(conv) for conv in self.lateral_convs)
+        nonnegative = all(is_rectified(conv) for conv in self.lateral_convs)
         for low in reversed(range(len(laterals) - 1)):
             size = {} if 'scale_factor' in self.upsample_cfg else dict(size=laterals[low].shape[2:])
             above = F.interpolate(laterals[low + 1], **size, **self.upsample_cfg)
@@ -64,9 +69,11 @@ class StreamFPN(FPN):
                 last = F.max_pool2d(last, 1, stride=2)
             else:
                 rectify = self.relu_before_extra_convs and level > made
-                source = last = self.fpn_convs[level](F.relu(source) if rectify else source)
+                source = last = self._out(self.fpn_convs[level],
+                                          F.relu(source) if rectify else source)
             yield last
 
 
-def _is_rectified(conv: nn.Module) -> bool:
+def is_rectified(conv: nn.Module) -> bool:
+    """Whether a ``ConvModule`` ends with a ReLU."""
     return conv.with_activation and isinstance(conv.activate, nn.ReLU)

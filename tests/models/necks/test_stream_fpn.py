@@ -43,7 +43,7 @@ def features(height: int = 20) -> tuple[torch.Tensor, ...]:
     ids=str)
 def test_it_is_upstreams_but_for_the_stream(options: dict) -> None:
     fpn, maps = make_fpn(**options), features()
-    made = StreamFPN.from_fpn(fpn, Through())
+    made = StreamFPN.from_fpn(fpn, Through(), Through())
     assert dict(made.named_parameters()) == dict(fpn.named_parameters())
     for ours, upstream in zip(made(maps), fpn(maps), strict=True):
         torch.testing.assert_close(ours, upstream, atol=0, rtol=0)
@@ -51,8 +51,8 @@ def test_it_is_upstreams_but_for_the_stream(options: dict) -> None:
 
 @pytest.mark.parametrize('act_cfg', [None, RELU])
 def test_what_fpn_convs_read_is_in_the_stream(act_cfg: dict | None) -> None:
-    stream = StreamQuantizer(8)
-    made, maps, read = StreamFPN.from_fpn(make_fpn(act_cfg=act_cfg), stream), features(), []
+    stream, maps, read = StreamQuantizer(8), features(), []
+    made = StreamFPN.from_fpn(make_fpn(act_cfg=act_cfg), stream, Through())
     with calibrating(made):
         made(maps)
     for conv in list(made.fpn_convs)[:3]:
@@ -62,3 +62,14 @@ def test_what_fpn_convs_read_is_in_the_stream(act_cfg: dict | None) -> None:
     torch.testing.assert_close(codes, codes.round(), atol=1e-4, rtol=0)
     assert codes.min() >= (0 if act_cfg else -128) and codes.max() <= (255 if act_cfg else 127)
     assert len(codes.round().unique()) > 100
+
+
+def test_all_outputs_are_in_the_other_stream() -> None:
+    out_stream = StreamQuantizer(8)
+    made = StreamFPN.from_fpn(make_fpn(add_extra_convs='on_output'), Through(), out_stream)
+    with calibrating(made):
+        made(features())
+    outs = made(features())
+    codes = torch.cat([each.flatten() for each in outs]).detach() / out_stream.step_size.detach()
+    torch.testing.assert_close(codes, codes.round(), atol=1e-4, rtol=0)
+    assert len(outs) == 5 and len(codes.round().unique()) > 100
