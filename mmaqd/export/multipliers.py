@@ -88,6 +88,21 @@ def choose_multipliers(factor: np.ndarray,
     return Requantization(*_reduced(multiplier, shift)), bias
 
 
+def mistaken_sums(chosen: Requantization, bias: np.ndarray, factor: np.ndarray, low: np.ndarray,
+                  high: np.ndarray, offset: np.ndarray, qmin: int, qmax: int,
+                  spread: int) -> np.ndarray:
+    """How many sums of products get another code than real numbers give, times by how much.
+
+    Args:
+        chosen, bias: From :func:`choose_multipliers`; the others are what it was given.
+
+    Returns:
+        (C,), whole numbers as float64.
+    """
+    real = _first_sums(factor, offset, low, high, spread, qmin, qmax)
+    return _mistaken(real, chosen.multiplier, chosen.shift, bias, low, high, spread, qmin, qmax)
+
+
 def _bias(offset: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> np.ndarray:
     return np.round(np.ldexp(offset / multiplier, shift))
 
@@ -100,7 +115,7 @@ def _refine(multiplier: np.ndarray, shift: np.ndarray, factor: np.ndarray, low: 
     left = np.flatnonzero(error > np.ldexp(1.0, -k))
     steps = np.array(sorted(range(-_NEIGHBOURS, _NEIGHBOURS + 1), key=abs))
     for some in np.split(steps, _BLOCKS):
-        m, at = first[left] + some[:, None], k[left]
+        m, at = np.maximum(first[left] + some[:, None], 1), k[left]
         bias = _bias(offset[left], m, at)
         found = is_decided(m, at, low[left], high[left], bias, *how)
         found &= np.abs(_value(m, at) - factor[left]) < error[left]
@@ -121,7 +136,9 @@ def _settle(multiplier: np.ndarray, shift: np.ndarray, bias: np.ndarray, factor:
         left = np.flatnonzero(mistaken)
         if not len(left):
             return
-        m, at = (multiplier[left], shift[left]) if step is None else (first[left] + step, k[left])
+        m, at = multiplier[left], shift[left]
+        if step is not None:
+            m, at = np.maximum(first[left] + step, 1), k[left]
         tried = _bias(offset[left], m, at) + more
         bounds = low[left], high[left]
         found = _mistaken(real[:, left], m, at, tried, *bounds, spread, *how[:2])
@@ -134,7 +151,7 @@ def _settle(multiplier: np.ndarray, shift: np.ndarray, bias: np.ndarray, factor:
 
 def _mistaken(real: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, bias: np.ndarray,
               low: np.ndarray, high: np.ndarray, spread: int, qmin: int, qmax: int) -> np.ndarray:
-    """How many sums of products get another code than real numbers give, times by how much."""
+    """As :func:`mistaken_sums`, from the first sums beyond the real boundaries."""
     value = _value(multiplier, shift)
     return np.abs(_first_sums(value, bias * value, low, high, spread, qmin, qmax) - real).sum(0)
 

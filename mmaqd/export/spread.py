@@ -11,7 +11,7 @@ from typing import Iterator
 
 import numpy as np
 
-from .multipliers import choose_multipliers
+from .multipliers import choose_multipliers, mistaken_sums
 from .storage import Format
 
 _INT8 = 127
@@ -21,7 +21,7 @@ _EXACT = 2**23
 
 def choose_spread(weights: np.ndarray, inputs: int, magnitude: np.ndarray, factor: np.ndarray,
                   offset: np.ndarray, form: Format | None) -> int:
-    """The number with which the output has the least error.
+    """The number with which the fewest sums get another code than real numbers give.
 
     Args:
         weights: Weight codes, (C_out, C_in / groups, K_h, K_w).
@@ -44,8 +44,14 @@ def choose_spread(weights: np.ndarray, inputs: int, magnitude: np.ndarray, facto
     candidates = list(_fitting(weights, inputs, magnitude.max(initial=0)))
     if form is None:
         return candidates[-1]
-    errors = [_error(each, magnitude, factor, offset, form) for each in candidates]
-    return candidates[int(np.argmin(errors))]
+    best, fewest = candidates[-1], np.inf
+    for spread in reversed(candidates):
+        mistaken = _mistaken(spread, magnitude, factor, offset, form)
+        if mistaken < fewest:
+            best, fewest = spread, mistaken
+        if not mistaken:
+            break
+    return best
 
 
 def _fitting(weights: np.ndarray, inputs: int, magnitude: int) -> Iterator[int]:
@@ -62,12 +68,10 @@ def _fitting(weights: np.ndarray, inputs: int, magnitude: int) -> Iterator[int]:
     yield max(limit, 1)
 
 
-def _error(spread: int, magnitude: np.ndarray, factor: np.ndarray, offset: np.ndarray,
-           form: Format) -> float:
-    """Mean error of an output, in codes, from rounding the bias and the multiplier."""
-    largest = spread * magnitude
-    chosen, bias = choose_multipliers(factor / spread, -largest, largest, offset, form.qmin,
-                                      form.qmax)
-    from_bias = np.abs(bias * chosen.factor - offset)
-    seen = np.minimum(magnitude * factor, max(form.qmax, -form.qmin)) / 2
-    return float((from_bias + seen * np.abs(chosen.factor * spread / factor - 1)).mean())
+def _mistaken(spread: int, magnitude: np.ndarray, factor: np.ndarray, offset: np.ndarray,
+              form: Format) -> float:
+    """How many sums get another code than real numbers give."""
+    ends = -spread * magnitude, spread * magnitude
+    codes = form.qmin, form.qmax
+    chosen, bias = choose_multipliers(factor / spread, *ends, offset, *codes, spread=spread)
+    return float(mistaken_sums(chosen, bias, factor / spread, *ends, offset, *codes, spread).sum())
