@@ -10,7 +10,7 @@ import pytest
 
 from mmaqd.export.graph import Codes, IntegerGraph
 from mmaqd.export.onnx import Builder, add_network, packed_versions, to_onnx
-from mmaqd.export.onnx.packed import grid, pack
+from mmaqd.export.onnx.packed import add_packed, grid, pack
 from tests.helpers.engines import assert_same, need, reference, run_onnxruntime
 from tests.helpers.integer_graphs import GraphMaker, random_detector
 
@@ -80,7 +80,22 @@ def test_the_grid_of_weights(bits: int) -> None:
 
 def test_constant_weights_have_a_grid() -> None:
     assert grid(np.full((2, 2), -7, np.int8)).bits == 1
-    assert pack(np.array([-128, 127], np.int8)) is None  # their step is no int8
+
+
+@pytest.mark.parametrize('codes', [(-128, 127), (-126, -42, 42, 126)])
+@pytest.mark.parametrize('zero', [0, 128])
+def test_packed_codes_may_be_as_far_apart_as_int8_goes(codes: tuple, zero: int, tmp_path) -> None:
+    """What unpacks them stays in the range of its types, so no engine may wrap a number."""
+    need('onnxruntime')
+    weight = np.array(codes, np.int8)
+    builder = Builder(25, 13)
+    builder.input('input', np.uint8, [1])  # read by nothing
+    name = add_packed(builder, pack(weight), 'weight', zero)
+    model = builder.model(
+        [builder.node('Cast', [name], 'codes', to=builder.onnx.TensorProto.INT32)])
+    for optimized in (True, False):
+        found, = run_onnxruntime(model, np.zeros(1, np.uint8), optimized).values()
+        np.testing.assert_array_equal(found, weight.astype(int) + zero)
 
 
 def test_nodes_can_be_added_to_a_network() -> None:
