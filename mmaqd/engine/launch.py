@@ -9,9 +9,10 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.logging import print_log
+from mmengine.logging import MessageHub, MMLogger, print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from mmengine.utils import ManagerMixin
 from mmengine.visualization import Visualizer
 
 from mmaqd.checkpoints import WORLD_SIZE, last_whole_checkpoint
@@ -168,15 +169,19 @@ def build_runner(cfg: Config) -> Runner:
     _refuse_sharding(cfg)
     spare_single_values(cfg)
     setup_cpu_distributed(cfg, cfg.launcher)
-    _forget_visualizers(Visualizer)
+    for kind in (Visualizer, MMLogger, MessageHub):
+        _forget(kind)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
-def _forget_visualizers(kind: type[Visualizer]) -> None:
-    """Give each run its own: MMEngine keeps them by name, with the folder of the first run."""
+def _forget(kind: type[ManagerMixin]) -> None:
+    """Give each run its own: MMEngine keeps them by name, with the folder of the first run.
+
+    A visualizer's name is in the config; that of the others has the second at which a run starts.
+    """
     kind._instance_dict.clear()
     for derived in kind.__subclasses__():
-        _forget_visualizers(derived)
+        _forget(derived)
 
 
 def _refuse_sharding(cfg: Config) -> None:

@@ -108,6 +108,24 @@ def test_each_run_of_a_process_draws_into_its_own_folder(run, tmp_path):
         assert len(list((tmp_path / name).glob('*/vis_data/scalars.json'))) == 1
 
 
+def test_runs_that_start_in_the_same_second_log_into_their_own_folders(run, tmp_path, monkeypatch):
+    runners = []
+    for name in ('first', 'second'):
+        cfg = launch.load_config(run[0], None)
+        cfg.work_dir = str(tmp_path / name)
+        with monkeypatch.context() as patch:
+            patch.setattr('time.time', lambda: 1.7e9)
+            runners.append(launch.build_runner(cfg))
+    first, second = runners
+    assert first.experiment_name == second.experiment_name
+    first.logger.info('this is the first run')
+    second.logger.info('this is the second run')
+    for name in ('first', 'second'):
+        log, = (tmp_path / name).glob('*/*.log')
+        assert f'this is the {name} run' in log.read_text()
+    assert first.message_hub is not second.message_hub
+
+
 def test_resumed_training_goes_on(run, tmp_path):
     first = str(run[1] / 'epoch_1.pth')
     runner = launch.train(
